@@ -1,0 +1,40 @@
+"""Named errors. Every message says what was expected, what was got, and the remedy."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class EvalError(Exception):
+    """Base of every error that a user of `eval` can cause and mend.
+
+    Args:
+        expected: What the call needs, in words.
+        got: What it received.
+        remedy: What to do about it.
+    """
+
+    def __init__(self, *, expected: str, got: object, remedy: str) -> None:
+        self.expected, self.got, self.remedy = expected, got, remedy
+        super().__init__(f"expected {expected}; got {got}. {remedy}")
+
+
+class ClipError(EvalError, ValueError):
+    """A clip whose arrays have wrong shapes, types or values."""
+
+
+class MeasureError(EvalError, ValueError):
+    """Arguments on which a measure is not defined."""
+
+
+class UnknownNameError(EvalError, KeyError):
+    """A name that is not among the known ones; the message suggests the nearest."""
+
+    def __init__(self, *, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = get_close_matches(name, known, n=1, cutoff=0.4)
+        remedy = f"Did you mean {near[0]!r}?" if near else "Choose one of the known names."
+        super().__init__(expected=f"a {kind} among {', '.join(known) or '(none)'}", got=repr(name), remedy=remedy)
+
+    def __str__(self) -> str:
+        # KeyError would print the repr of the message.
+        return str(self.args[0])

@@ -1,0 +1,1 @@
+"""Does the video show one three-dimensional world filmed by a moving camera?"""

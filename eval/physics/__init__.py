@@ -1,0 +1,1 @@
+"""Does the video obey physics?"""

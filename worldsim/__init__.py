@@ -1,0 +1,45 @@
+"""worldsim: learned world simulators you can step through Gymnasium."""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Public names, imported on first use: `import worldsim` does not import torch.
+_PUBLIC = {
+    "Dataset": "worldsim.data",
+    "record": "worldsim.data",
+    "Simulator": "worldsim.simulator",
+    "State": "worldsim.simulator",
+    "load": "worldsim.simulator",
+    "train": "worldsim.train",
+    "presets": "worldsim.train.presets",
+    "generate": "worldsim.generate",
+    "SimulatorEnv": "worldsim.gym",
+    "SimulatorVectorEnv": "worldsim.gym",
+}
+_MODULES = {"generate", "presets"}
+
+__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - the names come from the table above
+
+
+def register_envs() -> None:
+    """Registers `worldsim:Dream-v0`; Gymnasium calls it through the package's entry point."""
+    import gymnasium as gym  # noqa: PLC0415 - keeps `import worldsim` and the command line quick
+
+    gym.register(
+        id="Dream-v0",
+        entry_point="worldsim.gym:SimulatorEnv",
+        vector_entry_point="worldsim.gym:SimulatorVectorEnv",
+    )
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - module attributes are of any type
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'worldsim' has no attribute {name!r}")
+    module = import_module(_PUBLIC[name])
+    return module if name in _MODULES else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

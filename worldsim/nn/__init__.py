@@ -1,0 +1,1 @@
+"""Building blocks of the networks: attention, rotary positions, adaptive layers, the key/value cache."""
