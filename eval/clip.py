@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -11,11 +12,21 @@ from eval.errors import ClipError
 
 # Truth arrays that describe the whole clip rather than each frame.
 STATIC_TRUTH = frozenset({"K"})
+# Shape after the time axis of the truth that evaluators index without looking; "H" and "W" are the frames' own.
+TRUTH_SHAPES: dict[str, tuple[int | str, ...]] = {
+    "segmentation": ("H", "W"),
+    "depth_m": ("H", "W"),
+    "normals": ("H", "W", 3),
+    "world_from_camera": (4, 4),
+    "K": (3, 3),
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clip:
     """A video and whatever is known about it; the one input of every evaluator.
+
+    Arrays are not copied and must not be changed afterwards: the digest, and what evaluators share, are computed once.
 
     Attributes:
         frames: uint8 (T, H, W, 3), RGB.
@@ -25,11 +36,12 @@ class Clip:
         truth: Named arrays whose first axis is T (except `K`, which may be (3, 3)): `segmentation`, `depth_m`,
             `world_from_camera`, `position_m`, ... See docs/architecture.md for the names. For a generated clip these
             are the *commanded* values (the camera path that was asked for), never guesses.
-        reference: The true video of the same scene, actions and length, or None.
+        reference: The true video of the same scene, actions, length and frame size, or None.
         name: A label for reports.
 
     Raises:
-        ClipError: If an array has a wrong shape, type or length, or contains values that are not finite.
+        ClipError: If an array has a wrong shape, type or length, or if `fps` or an action is not finite. Truth may hold
+            NaN where there is nothing to tell (padded contacts, a sensor's hole).
     """
 
     frames: np.ndarray
@@ -55,14 +67,15 @@ class Clip:
             )
         if not (np.isfinite(self.fps) and self.fps > 0):
             raise ClipError(expected="fps > 0", got=self.fps, remedy="Pass the video's frame rate.")
-        if self.actions is not None and len(self.actions) != len(frames) - 1:
-            raise ClipError(
-                expected=f"{len(frames) - 1} actions for {len(frames)} frames",
-                got=len(self.actions),
-                remedy="actions[i] carries frame i to frame i+1.",
-            )
+        _check_actions(self.actions, len(frames))
         for key, value in self.truth.items():
-            _check_truth(key, value, len(frames))
+            _check_truth(key, value, frames.shape)
+        if self.reference is not None and self.reference.frames.shape != frames.shape:
+            raise ClipError(
+                expected=f"a reference of the same length and size, {frames.shape}",
+                got=str(self.reference.frames.shape),
+                remedy="Cut or resize one of them; evaluators never do it silently.",
+            )
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -88,17 +101,18 @@ class Clip:
             reference=None if self.reference is None else self.reference.window(start, stop),
         )
 
+    @cached_property
     def digest(self) -> str:
         """SHA-256 (first 16 hex digits) of everything in the clip that a score can depend on."""
         sha = hashlib.sha256(f"{self.frames.shape}|{self.fps}|{self.text}".encode())
-        sha.update(np.ascontiguousarray(self.frames))
+        sha.update(np.ascontiguousarray(self.frames).data)
         arrays = dict(self.truth) if self.actions is None else {**self.truth, "actions": self.actions}
         for key in sorted(arrays):
             array = np.ascontiguousarray(arrays[key])
             sha.update(f"{key}{array.dtype}{array.shape}".encode())
-            sha.update(array)
+            sha.update(array.data)
         if self.reference is not None:
-            sha.update(self.reference.digest().encode())
+            sha.update(self.reference.digest.encode())
         return sha.hexdigest()[:16]
 
 
@@ -138,12 +152,39 @@ def _is_static(key: str, value: np.ndarray) -> bool:
     return key in STATIC_TRUTH and value.ndim == 2
 
 
-def _check_truth(key: str, value: np.ndarray, num_frames: int) -> None:
-    if not isinstance(value, np.ndarray):
-        raise ClipError(expected=f"truth[{key!r}] as a numpy array", got=type(value).__name__, remedy="Convert it.")
-    if not _is_static(key, value) and (value.ndim == 0 or len(value) != num_frames):
+def _check_actions(actions: np.ndarray | None, num_frames: int) -> None:
+    if actions is None:
+        return
+    if not isinstance(actions, np.ndarray) or actions.dtype.kind not in "iufb":
+        got = actions.dtype if isinstance(actions, np.ndarray) else type(actions).__name__
+        raise ClipError(expected="actions as a numeric numpy array (T-1, ...)", got=got, remedy="Convert them.")
+    if actions.ndim == 0 or len(actions) != num_frames - 1:
+        raise ClipError(
+            expected=f"{num_frames - 1} actions for {num_frames} frames",
+            got=str(actions.shape),
+            remedy="actions[i] carries frame i to frame i+1.",
+        )
+    if not np.isfinite(actions).all():
+        raise ClipError(expected="finite actions", got="NaN or infinity", remedy="Drop or mend the recording.")
+
+
+def _check_truth(key: str, value: np.ndarray, frames_shape: tuple[int, ...]) -> None:
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iufb":
+        got = f"dtype {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise ClipError(expected=f"truth[{key!r}] as a numeric numpy array", got=got, remedy="Convert it.")
+    num_frames, height, width = frames_shape[:3]
+    static = _is_static(key, value)
+    if not static and (value.ndim == 0 or len(value) != num_frames):
         raise ClipError(
             expected=f"truth[{key!r}] with {num_frames} entries, one a frame",
             got=str(value.shape),
             remedy="Cut truth and frames to the same length.",
         )
+    if key in TRUTH_SHAPES:
+        wanted = tuple({"H": height, "W": width}.get(str(n), n) for n in TRUTH_SHAPES[key])
+        if (value.shape if static else value.shape[1:]) != wanted:
+            raise ClipError(
+                expected=f"truth[{key!r}] of shape {wanted} a frame",
+                got=str(value.shape),
+                remedy="Give truth at the size of the frames.",
+            )

@@ -1,6 +1,7 @@
 """`Score`: a value with its unit, uncertainty, coverage and evidence; and how evaluators are declared."""
 
 import hashlib
+import importlib
 import inspect
 import json
 import platform
@@ -10,6 +11,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 
 from eval.clip import Clip
@@ -109,8 +111,12 @@ class Evaluator:
             found = self.measure(clip, **config)
         except Unmeasurable as none:
             return self._without_value(none.status, none.reason, provenance)
+        except (cv2.error, np.linalg.LinAlgError) as refusal:
+            return self._without_value("failed", f"{type(refusal).__name__}: {refusal}".strip(), provenance)
         if not np.isfinite(found.value):
             return self._without_value("failed", f"the measure gave {found.value}", provenance)
+        assert found.normalised is None or 0.0 <= found.normalised <= 1.0, (self.name, found.normalised)
+        assert 0.0 <= found.coverage <= 1.0, (self.name, found.coverage)
         return Score(
             name=self.name,
             unit=self.unit,
@@ -127,6 +133,10 @@ class Evaluator:
             provenance=provenance,
         )
 
+    def __reduce__(self) -> tuple[Callable[[str, str], "Evaluator"], tuple[str, str]]:
+        # The decorated name is this evaluator, not the bare measure, so pickle cannot find the measure by its name.
+        return _restore, (self.measure.__module__, self.name)
+
     def config(self, **overrides: object) -> dict[str, object]:
         """The measure's parameters: its defaults, then the overrides."""
         parameters = inspect.signature(self.measure).parameters
@@ -141,7 +151,7 @@ class Evaluator:
         return {
             "evaluator": f"{self.name}@{self.version}",
             "config": hashlib.sha256(config.encode()).hexdigest()[:16],
-            "input": clip.digest(),
+            "input": clip.digest,
             **versions(),
         }
 
@@ -198,6 +208,11 @@ def evaluator(
         return made
 
     return declare
+
+
+def _restore(module: str, name: str) -> Evaluator:
+    importlib.import_module(module)
+    return EVALUATORS[name]
 
 
 @cache
