@@ -1,0 +1,196 @@
+"""Spacetime transformer blocks with adaptive layer norm.
+
+Shape legend: x is (..., C) tokens in whatever arrangement the layout understands; H heads, D head size, C width.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from worldsim.nn.attention import attend
+from worldsim.nn.rope import rotate
+
+HALVES, PARTS = 2, 6  # a block's spatial and temporal half; shift, scale and gate of attention and MLP
+
+
+class Layout(Protocol):
+    """How tokens of frames and sequences are arranged, and hence who attends to whom."""
+
+    def per_token(self, per_frame: Tensor) -> Tensor:
+        """Spreads (frames..., parts, C) over the tokens of each frame: (..., parts, C)."""
+        ...
+
+    def spatial(self, q: Tensor, k: Tensor, v: Tensor, text_kv: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Attention among the tokens of a frame and the text of its sequence; (..., H, D) in and out."""
+        ...
+
+    def temporal(self, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+        """Attention over time among tokens at the same place; (..., H, D) in and out."""
+        ...
+
+
+class Attention(nn.Module):
+    """Query, key, value and output projections of one attention layer."""
+
+    def __init__(self, width: int, heads: int, *, qk_norm: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width)
+        head_dim = width // heads
+        self.norm_q = nn.RMSNorm(head_dim, eps=1e-6) if qk_norm else nn.Identity()
+        self.norm_k = nn.RMSNorm(head_dim, eps=1e-6) if qk_norm else nn.Identity()
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(..., C) to queries, keys, values (..., H, D)."""
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
+        return self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype), v
+
+    def merge(self, heads: Tensor) -> Tensor:
+        """(..., H, D) to (..., C)."""
+        return self.out(heads.flatten(-2))
+
+
+class TextKeys(nn.Module):
+    """Keys and values of the text for one block's spatial attention."""
+
+    def __init__(self, width: int, heads: int, *, qk_norm: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.kv = nn.Linear(width, 2 * width, bias=False)
+        self.norm_k = nn.RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity()
+
+    def forward(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, C) to keys and values (B, L, H, D)."""
+        k, v = self.kv(text).unflatten(-1, (2, self.heads, -1)).unbind(-3)
+        return self.norm_k(k).to(v.dtype), v
+
+
+class Mlp(nn.Sequential):
+    """Two linear layers with a tanh-GELU between them."""
+
+    def __init__(self, width: int, ratio: float) -> None:
+        hidden = int(width * ratio)
+        super().__init__(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+
+
+class Block(nn.Module):
+    """Attention over a frame's tokens, then over time; each followed by an MLP, each with its own modulation."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        index: int,
+        mlp_ratio: float,
+        qk_norm: bool,
+        shared_modulation: bool,
+        with_text: bool,
+    ) -> None:
+        super().__init__()
+        self.index = index
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.spatial, self.temporal = (Attention(width, heads, qk_norm=qk_norm) for _ in range(HALVES))
+        self.spatial_mlp, self.temporal_mlp = (Mlp(width, mlp_ratio) for _ in range(HALVES))
+        self.text_keys = TextKeys(width, heads, qk_norm=qk_norm) if with_text else None
+        if shared_modulation:
+            self.offsets = nn.Parameter(torch.randn(HALVES * PARTS, width) / width**0.5)
+        else:
+            self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, HALVES * PARTS * width))
+        self.shared_modulation = shared_modulation
+
+    def forward(
+        self, x: Tensor, condition: Tensor, layout: Layout, text_kv: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Tokens (..., C) to tokens.
+
+        Args:
+            x: Tokens as the layout arranges them.
+            condition: Per frame: (frames..., C), or with shared modulation (frames..., 12, C).
+            layout: Who attends to whom.
+            text_kv: This block's keys and values of the text.
+        """
+        if self.shared_modulation:
+            modulation = condition + self.offsets
+        else:
+            modulation = self.modulation(condition).unflatten(-1, (HALVES * PARTS, -1))
+        parts = layout.per_token(modulation).unbind(-2)
+        x = self._half(x, parts[:PARTS], self.spatial, self.spatial_mlp, lambda *qkv: layout.spatial(*qkv, text_kv))
+        return self._half(
+            x, parts[PARTS:], self.temporal, self.temporal_mlp, lambda *qkv: layout.temporal(*qkv, self.index)
+        )
+
+    def _half(self, x: Tensor, parts: tuple[Tensor, ...], attention: Attention, mlp: Mlp, mixer) -> Tensor:  # noqa: ANN001
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts
+        mixed = mixer(*attention.project(modulate(self.norm(x), shift_a, scale_a)))
+        x = x + gate_a * attention.merge(mixed)
+        return x + gate_m * mlp(modulate(self.norm(x), shift_m, scale_m))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Adaptive layer norm's affine map."""
+    return x * (1.0 + scale) + shift
+
+
+class DenseLayout:
+    """Sequences of equal shape: tokens (B, F, N, C).
+
+    Args:
+        grid: (N, 2, R) rotation of the tokens within a frame.
+        time: (F, 2, D/2) or (B, F, 2, D/2) rotation of the frames.
+        mask: (F, F) boolean, True where a frame (row) may look at a frame (column); None for everywhere.
+        record: If given, called with (block, k, v) of temporal attention, (B, F, N, H, D), keys rotated.
+    """
+
+    def __init__(self, grid: Tensor, time: Tensor, mask: Tensor | None, record=None) -> None:  # noqa: ANN001
+        self.grid = grid[:, None]  # broadcast over heads
+        self.time = (time if time.ndim == 4 else time[None])[:, :, None, None]
+        self.mask, self.record = mask, record
+
+    def per_token(self, per_frame: Tensor) -> Tensor:
+        """(B, F, parts, C) to (B, F, 1, parts, C)."""
+        return per_frame.unsqueeze(-3)
+
+    def spatial(self, q: Tensor, k: Tensor, v: Tensor, text_kv: tuple[Tensor, Tensor] | None) -> Tensor:
+        """See `Layout`."""
+        b, f = q.shape[:2]
+        q, k = rotate(q, self.grid), rotate(k, self.grid)
+        if text_kv is not None:
+            k, v = (
+                torch.cat((x, t[:, None].expand(-1, f, -1, -1, -1)), dim=2)
+                for x, t in zip((k, v), text_kv, strict=True)
+            )
+        return attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).unflatten(0, (b, f))
+
+    def temporal(self, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+        """See `Layout`."""
+        b = q.shape[0]
+        q, k = rotate(q, self.time), rotate(k, self.time)
+        if self.record is not None:
+            self.record(block, k, v)
+        q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+        return attend(q, k, v, self.mask).unflatten(0, (b, -1)).transpose(1, 2)
+
+
+class StepLayout(DenseLayout):
+    """One new frame per sequence against cached frames: tokens (B, 1, N, C).
+
+    Args:
+        grid: As in `DenseLayout`.
+        time: (B, 1, 2, D/2) rotation of the new frame of each sequence.
+        cache: The ring cache; the new frame's keys and values go into its current slot.
+    """
+
+    def __init__(self, grid: Tensor, time: Tensor, cache) -> None:  # noqa: ANN001
+        super().__init__(grid, time, None)
+        self.cache = cache
+
+    def temporal(self, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+        """See `Layout`."""
+        q, k = rotate(q, self.time), rotate(k, self.time)
+        keys, values, mask = self.cache.put(block, k[:, 0], v[:, 0])
+        b, n = q.shape[0], q.shape[2]
+        out = attend(q.transpose(1, 2).flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask)
+        return out.reshape(b, n, 1, *out.shape[2:]).transpose(1, 2)

@@ -1,0 +1,75 @@
+"""The ring key/value cache of temporal attention.
+
+Keys are stored rotated by absolute frame positions; attention depends on position differences only, so the order of
+slots does not matter and nothing moves when the window slides.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RingCache:
+    """Keys and values of the last `window` frames, the current one included, of a batch of sequences.
+
+    Attributes:
+        keys: (blocks, B, N, window, H, D).
+        values: The same.
+        frame: (B,) int64, index of the frame that the current slot belongs to; frames below it are in the past.
+    """
+
+    keys: Tensor
+    values: Tensor
+    frame: Tensor
+
+    @classmethod
+    def empty(
+        cls, batch: int, *, blocks: int, tokens: int, window: int, heads: int, head_dim: int, like: Tensor
+    ) -> Self:
+        """A cache in which no frame has been seen."""
+        shape = (blocks, batch, tokens, window, heads, head_dim)
+        frame = torch.zeros(batch, dtype=torch.int64, device=like.device)
+        return cls(like.new_zeros(shape), like.new_zeros(shape), frame)
+
+    @property
+    def window(self) -> int:
+        """Number of slots."""
+        return self.keys.shape[3]
+
+    def clone(self) -> Self:
+        """A copy that shares no memory."""
+        return replace(self, keys=self.keys.clone(), values=self.values.clone(), frame=self.frame.clone())
+
+    def advanced(self) -> Self:
+        """The same memory, with the next frame current."""
+        return replace(self, frame=self.frame + 1)
+
+    def rows(self, index: Tensor) -> Self:
+        """The sequences at `index`, copied; an index may repeat."""
+        return replace(self, keys=self.keys[:, index], values=self.values[:, index], frame=self.frame[index])
+
+    def put(self, block: int, k_BNHD: Tensor, v_BNHD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Writes the current frame's keys and values in place.
+
+        Returns:
+            All keys and values of the block, (B, N, window, H, D), and the mask (B * N, 1, 1, window) of seen slots.
+        """
+        keys, values = self.keys[block], self.values[block]
+        rows = torch.arange(len(self.frame), device=self.frame.device)
+        slot = self.frame % self.window
+        keys[rows, :, slot] = k_BNHD.to(keys.dtype)
+        values[rows, :, slot] = v_BNHD.to(values.dtype)
+        seen = torch.arange(self.window, device=slot.device) <= self.frame[:, None]
+        mask = seen[:, None].expand(-1, keys.shape[1], -1).flatten(0, 1)[:, None, None]
+        return keys.to(k_BNHD.dtype), values.to(v_BNHD.dtype), mask
+
+    def fill(self, block: int, k_BFNHD: Tensor, v_BFNHD: Tensor, first: int) -> None:
+        """Writes a run of past frames, of which `first` is the index of the first, in place; keeps the last `window`."""
+        count = min(k_BFNHD.shape[1], self.window)
+        start = first + k_BFNHD.shape[1] - count
+        slots = torch.arange(start, start + count, device=self.frame.device) % self.window
+        self.keys[block].index_copy_(2, slots, k_BFNHD[:, -count:].transpose(1, 2).to(self.keys.dtype))
+        self.values[block].index_copy_(2, slots, v_BFNHD[:, -count:].transpose(1, 2).to(self.values.dtype))

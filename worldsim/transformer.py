@@ -1,0 +1,287 @@
+"""VideoDiT: a causal video diffusion transformer over spacetime patches, conditioned on actions, text and camera.
+
+The design follows DiT (Peebles & Xie 2022), with attention over space and time in turn, per-frame noise levels
+(diffusion forcing, Chen et al. 2024) and windowed causal attention over time.
+
+Shape legend: B sequences, F latent frames, C latent channels, h x w latent grid, P patches of a frame, D width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from worldsim.config import ModelConfig
+from worldsim.errors import FramesError
+from worldsim.nn.blocks import HALVES, PARTS, Block, DenseLayout, StepLayout, modulate
+from worldsim.nn.cache import RingCache
+from worldsim.nn.rope import grid_rotation, temporal_rotation
+from worldsim.noise import path_named
+from worldsim.text import TextEncoder
+
+LEVEL_FEATURES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What the frames are conditioned on; every part may be absent.
+
+    Attributes:
+        actions: (B, F, action_dim); `actions[:, i]` led to frame i (frame 0 of an episode has none).
+        has_action: (B, F) boolean; where False the learned absence of an action is used.
+        text: (B, L, D) from `VideoDiT.encode_text`.
+        camera: (B, F, camera_dim), motion of the camera to frame i.
+    """
+
+    actions: Tensor | None = None
+    has_action: Tensor | None = None
+    text: Tensor | None = None
+    camera: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What the network says of each frame.
+
+    Attributes:
+        prediction: (B, F, C, h, w), of the configured kind.
+        hidden: (B, F, N, D), last hidden tokens, for the heads.
+    """
+
+    prediction: Tensor
+    hidden: Tensor
+
+
+class VideoDiT(nn.Module):
+    """Noisy latents, noise levels and conditions to predictions; reward and termination from clean frames."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.path = path_named(config.path)
+        d, heads = config.width, config.heads
+        self.patchify = nn.Linear(config.latent_channels * config.patch**2, d)
+        self.level = nn.Sequential(nn.Linear(LEVEL_FEATURES, d), nn.SiLU(), nn.Linear(d, d))
+        self.action = nn.Linear(config.action_dim, d) if config.action_dim else None
+        self.no_action = nn.Parameter(torch.zeros(d)) if config.action_dim else None
+        self.action_token = nn.Linear(d, d) if config.action_dim and config.action_token else None
+        self.camera = nn.Linear(config.camera_dim, d) if config.camera_dim else None
+        self.text = TextEncoder(config.text, d, heads) if config.text else None
+        self.text_pool = nn.Linear(d, d) if config.text else None
+        shared = config.modulation == "shared"
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(d, HALVES * PARTS * d)) if shared else None
+        self.blocks = nn.ModuleList(
+            Block(
+                d,
+                heads,
+                index=i,
+                mlp_ratio=config.mlp_ratio,
+                qk_norm=config.qk_norm,
+                shared_modulation=shared,
+                with_text=config.text is not None,
+            )
+            for i in range(config.depth)
+        )
+        self.norm_out = nn.LayerNorm(d, eps=1e-6, elementwise_affine=False)
+        self.modulation_out = nn.Sequential(nn.SiLU(), nn.Linear(d, 2 * d))
+        self.unpatchify = nn.Linear(d, config.latent_channels * config.patch**2)
+        self.outcome = Outcome(d) if config.heads_out else None
+        self._initialise()
+
+    @property
+    def tokens_beside_patches(self) -> int:
+        """Tokens of a frame that are not patches."""
+        return int(self.action_token is not None)
+
+    def encode_text(self, texts: list[str | None]) -> Tensor | None:
+        """(B, L, D) memory of the texts; None stands for no text. None for a model without text."""
+        if self.text is None:
+            return None
+        ids = self.text.tokenise([t or "" for t in texts]).to(self.patchify.weight.device)
+        keep = torch.tensor([t is not None for t in texts], device=ids.device)
+        return self.text(ids, keep)
+
+    def text_keys(self, text: Tensor | None) -> list[tuple[Tensor, Tensor] | None]:
+        """Each block's keys and values of the text; computed once per text, not per frame."""
+        return [None if text is None or block.text_keys is None else block.text_keys(text) for block in self.blocks]
+
+    def forward(
+        self,
+        latents: Tensor,
+        levels: Tensor,
+        conditions: Conditions,
+        *,
+        positions: Tensor,
+        mask: Tensor | None,
+        record=None,  # noqa: ANN001 - see DenseLayout
+    ) -> Output:
+        """Whole sequences at once.
+
+        Args:
+            latents: (B, F, C, h, w).
+            levels: (B, F) noise levels in [0, 1].
+            conditions: Actions, text, camera.
+            positions: (F,) or (B, F) integer frame positions.
+            mask: (F, F) boolean as from `causal_mask`, or None for bidirectional time.
+            record: Receives each block's temporal keys and values.
+
+        Raises:
+            FramesError: If the latent grid is not divisible by the patch.
+        """
+        x, grid = self._embed(latents, conditions)
+        time = temporal_rotation(positions, self._head_dim, dtype=x.dtype)
+        layout = DenseLayout(grid, time, mask, record)
+        return self._run(x, levels, conditions, layout, latents, self.text_keys(conditions.text))
+
+    def step(
+        self,
+        latent: Tensor,
+        level: Tensor,
+        conditions: Conditions,
+        cache: RingCache,
+        text_keys: list[tuple[Tensor, Tensor] | None],
+    ) -> Output:
+        """One new frame against the cache, whose current slot it overwrites in place.
+
+        Args:
+            latent: (B, 1, C, h, w).
+            level: (B, 1).
+            conditions: Of the new frame, (B, 1, ...).
+            cache: Its `frame` is the position of the new frame.
+            text_keys: From `text_keys`.
+        """
+        x, grid = self._embed(latent, conditions)
+        time = temporal_rotation(cache.frame[:, None], self._head_dim, dtype=x.dtype)
+        return self._run(x, level, conditions, StepLayout(grid, time, cache), latent, text_keys)
+
+    def outcomes(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Reward and termination logit of frames seen clean: (B, F, N, D) to two (B, F)."""
+        assert self.outcome is not None, "the model has no outcome heads"
+        return self.outcome(hidden)
+
+    @property
+    def _head_dim(self) -> int:
+        return self.config.width // self.config.heads
+
+    def _embed(self, latents: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        p = self.config.patch
+        h, w = latents.shape[-2:]
+        if h % p or w % p:
+            raise FramesError(
+                expected=f"a latent grid divisible by the patch size {p}",
+                got=f"{h} x {w}",
+                remedy="Use frames whose height and width are multiples of the stride times the patch size.",
+            )
+        x = self.patchify(rearrange(latents, "B F C (h p) (w q) -> B F (h w) (C p q)", p=p, q=p))
+        grid = grid_rotation(h // p, w // p, self._head_dim, self.config.grid_positions, x.dtype, x.device)
+        if self.action_token is not None:
+            token = self.action_token(self._action_embedding(latents, conditions))
+            x = torch.cat((x, token.unsqueeze(2)), dim=2)
+            grid = torch.cat((grid, _no_rotation(grid)))
+        return x, grid
+
+    def _action_embedding(self, latents: Tensor, conditions: Conditions) -> Tensor:
+        assert self.action is not None
+        assert self.no_action is not None
+        b, f = latents.shape[:2]
+        if conditions.actions is None:
+            return self.no_action.expand(b, f, -1)
+        embedded = self.action(conditions.actions)
+        if conditions.has_action is None:
+            return embedded
+        return torch.where(conditions.has_action[..., None], embedded, self.no_action.to(embedded.dtype))
+
+    def _condition(self, latents: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+        c = self.level(level_features(self.path.time(levels.float())).to(latents.dtype))
+        if self.action is not None:
+            c = c + self._action_embedding(latents, conditions)
+        if self.camera is not None and conditions.camera is not None:
+            c = c + self.camera(conditions.camera)
+        if self.text_pool is not None and conditions.text is not None:
+            c = c + self.text_pool(conditions.text.mean(dim=1))[:, None]
+        return c
+
+    def _run(
+        self,
+        x: Tensor,
+        levels: Tensor,
+        conditions: Conditions,
+        layout: DenseLayout,
+        latents: Tensor,
+        text_keys: list[tuple[Tensor, Tensor] | None],
+    ) -> Output:
+        c = self._condition(latents, levels, conditions)
+        shared = c if self.modulation is None else self.modulation(c).unflatten(-1, (HALVES * PARTS, -1))
+        for block, keys in zip(self.blocks, text_keys, strict=True):
+            x = block(x, shared, layout, keys)
+        shift, scale = self.modulation_out(c).unsqueeze(2).chunk(2, dim=-1)
+        patches = x[:, :, : x.shape[2] - self.tokens_beside_patches]
+        out = self.unpatchify(modulate(self.norm_out(patches), shift, scale))
+        p = self.config.patch
+        prediction = rearrange(out, "B F (h w) (p q C) -> B F C (h p) (w q)", p=p, q=p, h=latents.shape[-2] // p)
+        return Output(prediction=prediction, hidden=x)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        # adaLN-Zero: every block starts as the identity, and the first prediction is zero.
+        zero = [self.unpatchify, self.modulation_out[1]]
+        zero += [self.modulation[1]] if self.modulation is not None else [b.modulation[1] for b in self.blocks]
+        for linear in zero:
+            nn.init.zeros_(linear.weight)
+        for block in self.blocks:
+            if block.shared_modulation:
+                nn.init.zeros_(block.offsets)
+
+
+class Outcome(nn.Module):
+    """Reward and termination of a frame from the mean and the maximum of its hidden tokens."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 2))
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, F, N, D) to reward and termination logit, each (B, F)."""
+        x = self.norm(hidden)
+        out = self.mlp(torch.cat((x.mean(dim=2), x.amax(dim=2)), dim=-1))
+        return out[..., 0], out[..., 1]
+
+
+def level_features(time: Tensor) -> Tensor:
+    """(..., 256) sinusoidal features [cos, sin] of the noise time, longest period 1e4 (as in GLIDE and DiT)."""
+    half = LEVEL_FEATURES // 2
+    frequencies = torch.exp(-torch.arange(half, device=time.device, dtype=torch.float32) * (9.210340371976184 / half))
+    angles = time.float()[..., None] * frequencies
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+def causal_mask(num_frames: int, window: int, *, device: torch.device | None = None) -> Tensor:
+    """(F, F) boolean: frame i sees frames i - window + 1 to i."""
+    i = torch.arange(num_frames, device=device)
+    gap = i[:, None] - i[None]
+    return (gap >= 0) & (gap < window)
+
+
+def two_stream_mask(num_frames: int, window: int, *, device: torch.device | None = None) -> Tensor:
+    """(2F, 2F) boolean for a clean stream followed by a noisy stream of the same frames.
+
+    A clean frame sees the clean past and itself; a noisy frame sees the clean past and itself. That is what a cached
+    step sees, for every frame of a sequence at once.
+    """
+    clean = causal_mask(num_frames, window, device=device)
+    itself = torch.eye(num_frames, dtype=torch.bool, device=device)
+    top = torch.cat((clean, torch.zeros_like(clean)), dim=1)
+    return torch.cat((top, torch.cat((clean & ~itself, itself), dim=1)))
+
+
+def _no_rotation(grid: Tensor) -> Tensor:
+    """(1, 2, R): the rotation by zero, for a token that has no place in the frame."""
+    still = torch.zeros_like(grid[:1])
+    still[:, 0] = 1.0
+    return still
