@@ -1,0 +1,89 @@
+"""Memory: does the world look the same when the camera comes back? Functions on arrays."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from eval.errors import MeasureError
+
+
+def world_stability(start_return: np.ndarray, start_mid: np.ndarray, return_mid: np.ndarray) -> np.ndarray:
+    """World Stability (arXiv 2503.08122) of clips that go away and come back along the same path.
+
+    WS = 2 d(start, return) / (d(start, mid) + d(return, mid)); lower is better: 0 is a perfect return, 2 a
+    return that shows the turning point.
+
+    Args:
+        start_return: (...) distance between the first frame and the returned one, by any frame distance.
+        start_mid: (...) distance between the first frame and the one at the turning point.
+        return_mid: (...) distance between the returned frame and the one at the turning point.
+
+    Returns:
+        (...); NaN where nothing changed on the way (0/0): a static clip has no World Stability.
+
+    Raises:
+        MeasureError: On negative distances or unequal shapes.
+    """
+    a, b, c = (np.asarray(d, dtype=np.float64) for d in (start_return, start_mid, return_mid))
+    if not a.shape == b.shape == c.shape:
+        raise MeasureError(expected="equal shapes", got=f"{a.shape}, {b.shape}, {c.shape}", remedy="One triple a clip.")
+    if (np.stack([a, b, c]) < 0).any():
+        raise MeasureError(
+            expected="distances >= 0", got="a negative value", remedy="Pass distances, not similarities."
+        )
+    away = b + c
+    return np.divide(2.0 * a, away, out=np.full(a.shape, np.nan), where=away > 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConsistency:
+    """How much of the way from chance to perfect a set of revisits keeps.
+
+    Attributes:
+        share: 1 - mean distance / mean null distance: 1 perfect memory, 0 no better than another place's picture.
+        distance: Mean distance of the revisits.
+        null: Mean distance of the shuffled pairs.
+        standard_error: Of `share`, by the jackknife over revisits; NaN for a single one.
+    """
+
+    share: float
+    distance: float
+    null: float
+    standard_error: float
+
+
+def loop_consistency(distance: np.ndarray, null: np.ndarray) -> LoopConsistency:
+    """Compares distances between views of the same place with those of shuffled pairs.
+
+    Args:
+        distance: (P,) distance between each returned frame and what the earlier frame predicts for it.
+        null: (P,) distance of the same returned frames to predictions that belong to other revisits.
+
+    Raises:
+        MeasureError: If there are no pairs, lengths differ, or the null is zero (nothing distinguishes places).
+    """
+    distance, null = np.asarray(distance, np.float64), np.asarray(null, np.float64)
+    if distance.ndim != 1 or distance.shape != null.shape or not len(distance):
+        raise MeasureError(
+            expected="two equal, non-empty lists of distances",
+            got=f"{distance.shape} and {null.shape}",
+            remedy="Pass one null distance a revisit.",
+        )
+    if not null.sum() > 0:
+        raise MeasureError(
+            expected="places that differ", got="null distances of zero", remedy="A static or blank clip has no places."
+        )
+    n = len(distance)
+    left_out = [_kept(np.delete(distance, i), np.delete(null, i)) for i in range(n)] if n > 1 else []
+    spread = np.sqrt((n - 1) / n * ((np.array(left_out) - np.mean(left_out)) ** 2).sum()) if left_out else np.nan
+    return LoopConsistency(
+        share=_kept(distance, null),
+        distance=float(distance.mean()),
+        null=float(null.mean()),
+        standard_error=float(spread),
+    )
+
+
+def _kept(distance: np.ndarray, null: np.ndarray) -> float:
+    total = float(null.sum())
+    return 1.0 - float(distance.sum()) / total if total > 0 else float("nan")

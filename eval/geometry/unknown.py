@@ -1,0 +1,98 @@
+"""Evaluators for video of which nothing is known: does any camera path and rigid scene explain the matches?"""
+
+import cv2
+import numpy as np
+
+from eval.clip import Clip
+from eval.geometry import guards
+from eval.geometry.known_depth import frame_means, standard_error
+from eval.geometry.matching import detect, match
+from eval.geometry.parallax import TwoView, two_view
+from eval.score import Measurement, Unmeasurable, evaluator
+
+MIN_SIDE = 128
+# Sparse matching gains nothing from more pixels than this and slows with them.
+WORKING_SIDE = 512
+# Median displacement below which a pair counts as unmoved: SIFT's own localisation noise is about 0.3 px.
+STILL_PX = 1.0
+
+
+def working_frames(clip: Clip) -> np.ndarray:
+    """Grey frames (T, H, W), reduced so that the shorter side is at most `WORKING_SIDE`."""
+    height, width = clip.frames.shape[1:3]
+    scale = min(1.0, WORKING_SIDE / min(height, width))
+    size = (round(width * scale), round(height * scale))
+    greys = (cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip.frames)
+    return np.stack([g if scale == 1.0 else cv2.resize(g, size, interpolation=cv2.INTER_AREA) for g in greys])
+
+
+def pairs_at(clip: Clip, gap_s: float, max_pairs: int) -> list[tuple[int, int]]:
+    """Frame pairs `gap_s` seconds apart (at least one frame), evenly spread over the clip."""
+    gap = min(max(1, round(gap_s * clip.fps)), len(clip) - 1)
+    return [(int(i), int(i) + gap) for i in guards.spread(len(clip) - gap, max_pairs)]
+
+
+@evaluator("epipolar_magsac", suite="geometry", unit="share", better="higher")
+def epipolar_magsac(clip: Clip, *, gap_s: float = 0.3, threshold_px: float = 1.0, max_pairs: int = 24) -> Measurement:
+    """Share of SIFT matches that one rigid scene and a moving camera explain (MAGSAC inliers), nothing known.
+
+    Pairs without enough matches count as 0. The Sampson error of *all* matches is in the details: the inliers' own
+    error is bounded by the threshold and says nothing. Blind to changes that a camera motion could explain (scale
+    drift, ignored actions) and to whatever destroys both views alike.
+
+    Args:
+        clip: Frames of at least 128 px.
+        gap_s: Seconds between the frames of a pair.
+        threshold_px: Sampson distance up to which a match is an inlier, in pixels of frames reduced to at most 512.
+        max_pairs: At most this many pairs, evenly spread.
+    """
+    guards.require_frames(clip, 2)
+    guards.require_side(clip, MIN_SIDE)
+    with guards.refusals():
+        frames = working_frames(clip)
+        pairs = pairs_at(clip, gap_s, max_pairs)
+        found = {i: detect(frames[i]) for i in sorted({i for pair in pairs for i in pair})}
+        if max(len(f) for f in found.values()) < 16:
+            raise Unmeasurable("insufficient", "too little texture: no frame has 16 SIFT keypoints")
+        fits: dict[tuple[int, int], TwoView | None] = {}
+        for a, b in pairs:
+            in_a, in_b = match(found[a], found[b])
+            fits[a, b] = two_view(found[a].points[in_a], found[b].points[in_b], threshold_px=threshold_px)
+    return _summary(fits, len(clip))
+
+
+def _summary(fits: dict[tuple[int, int], TwoView | None], num_frames: int) -> Measurement:
+    matched = [fit for fit in fits.values() if fit is not None]
+    if not matched:
+        raise Unmeasurable("insufficient", "no pair has 16 SIFT matches")
+    moving = [fit for fit in matched if fit.motion_px >= STILL_PX]
+    if not moving:
+        raise Unmeasurable("inapplicable", "nothing moves: a frozen picture would pass")
+    if not any(fit.has_parallax for fit in moving):
+        raise Unmeasurable(
+            "insufficient", "not enough parallax: a homography explains the matches (plane, distant scene or pure turn)"
+        )
+    tested = {
+        pair: 0.0 if fit is None else float(fit.inliers.mean())
+        for pair, fit in fits.items()
+        if fit is None or (fit.motion_px >= STILL_PX and fit.has_parallax)
+    }
+    value = float(np.mean(list(tested.values())))
+    errors = np.concatenate([fit.sampson_px for fit in moving if fit.has_parallax])
+    return Measurement(
+        value=value,
+        normalised=value,
+        uncertainty=standard_error(list(tested.values())),
+        coverage=len(tested) / len(fits),
+        per_frame=frame_means(tested, num_frames),
+        offending=tuple(b for (_, b), share in tested.items() if share < 0.5),
+        details={
+            "pairs": len(fits),
+            "pairs_unmatched": sum(fit is None for fit in fits.values()),
+            "pairs_without_parallax": sum(not fit.has_parallax for fit in moving),
+            "matches": int(np.median([len(fit.inliers) for fit in matched])),
+            "sampson_all_median_px": float(np.median(errors)),
+            "sampson_all_mean_px": float(np.mean(np.minimum(errors, 1e3))),
+            "homography_share": float(np.mean([fit.homography_share for fit in moving])),
+        },
+    )

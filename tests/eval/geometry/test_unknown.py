@@ -1,0 +1,81 @@
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from scene import film, path, pose, room
+
+from eval.clip import Clip
+from eval.geometry.parallax import gric, two_view
+from eval.geometry.unknown import epipolar_magsac
+
+
+@pytest.fixture(scope="module")
+def large():
+    return film(room(1), path(8, step=0.12), size=256, supersample=2)
+
+
+def wobble(frames, rng, amplitude=3.0):
+    """Bends every frame by its own smooth field: no rigid scene explains the sequence."""
+    out = []
+    for frame in frames:
+        field = cv2.resize(
+            rng.normal(0, amplitude, (5, 5, 2)).astype(np.float32), frame.shape[1::-1], interpolation=cv2.INTER_CUBIC
+        )
+        y, x = np.mgrid[: frame.shape[0], : frame.shape[1]].astype(np.float32)
+        out.append(
+            cv2.remap(frame, x + field[..., 0], y + field[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        )
+    return np.stack(out)
+
+
+def test_true_world_beats_a_wobbling_one(large):
+    true = epipolar_magsac(Clip(frames=large.frames, fps=10))
+    bent = epipolar_magsac(Clip(frames=wobble(large.frames, np.random.default_rng(0)), fps=10))
+    assert true.status == bent.status == "ok"
+    assert true.value > 0.85
+    assert bent.value < true.value - 0.2
+    assert bent.details["sampson_all_median_px"] > 2 * true.details["sampson_all_median_px"]
+
+
+def test_pure_rotation_has_no_parallax():
+    turn = film(room(1), np.stack([pose([-2, -0.5, 1.4], 0.05 * i) for i in range(6)]), size=256, supersample=2)
+    score = epipolar_magsac(Clip(frames=turn.frames, fps=10))
+    assert score.status == "insufficient"
+    assert "parallax" in score.reason
+
+
+def test_statuses_instead_of_numbers(large):
+    frozen = epipolar_magsac(replace(large, frames=np.repeat(large.frames[:1], 6, axis=0), truth={}))
+    assert frozen.status == "inapplicable"
+    blank = epipolar_magsac(Clip(frames=np.full((6, 256, 256, 3), 90, np.uint8), fps=10))
+    assert blank.status == "insufficient"
+    small = epipolar_magsac(Clip(frames=large.frames[:, ::4, ::4], fps=10))
+    assert small.status == "insufficient"
+    assert "128" in small.reason
+    assert epipolar_magsac(Clip(frames=large.frames[:1], fps=10)).status == "insufficient"
+
+
+def test_unmatched_pairs_stay_in_the_denominator(large):
+    rng = np.random.default_rng(0)
+    frames = large.frames.copy()
+    frames[4] = rng.integers(0, 256, frames[4].shape)
+    torn = epipolar_magsac(Clip(frames=frames, fps=10), gap_s=0.1)
+    whole = epipolar_magsac(Clip(frames=large.frames, fps=10), gap_s=0.1)
+    assert torn.details["pairs_unmatched"] == 2
+    assert torn.value == pytest.approx(whole.value * 5 / 7, abs=0.03)
+    assert {4, 5} <= set(torn.offending)
+
+
+def test_gric_prefers_the_model_that_generated_the_matches():
+    rng = np.random.default_rng(0)
+    a = rng.uniform(0, 256, (100, 2))
+    H = np.array([[1.02, 0.03, 4.0], [-0.02, 0.98, -3.0], [1e-4, -5e-5, 1.0]])
+    b = np.column_stack([a, np.ones(100)]) @ H.T
+    plane = two_view(a, b[:, :2] / b[:, 2:] + rng.normal(0, 0.2, (100, 2)))
+    assert plane is not None
+    assert not plane.has_parallax
+    assert plane.homography_share > 0.95
+    assert two_view(a[:10], a[:10]) is None
+    # Closed form: no errors leave only the model costs.
+    assert gric(np.zeros(50), dimension=3, parameters=7) == pytest.approx(150 * np.log(4) + 7 * np.log(200))
