@@ -1,10 +1,6 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
-from scene import film, path, room
-
-DATA = Path(__file__).parents[2] / "data"
+from geometry_scene import DATA, film, path, room
 
 
 @pytest.fixture(scope="session")

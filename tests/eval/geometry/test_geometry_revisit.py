@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import DATA
+from geometry_scene import DATA
 
 from eval.errors import MeasureError
 from eval.geometry.revisit import loop_consistency, world_stability

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scene import Quad, Scene, film, intrinsics, path, pose, room, texture
+from geometry_scene import Quad, Scene, film, intrinsics, path, pose, room, texture
 
 from eval.geometry.depth import View, correspond, residual_flow_px, warp
 from eval.geometry.known_depth import residual_flow, views

@@ -1,11 +1,14 @@
 """A small analytic world for tests: textured rectangles by ray-plane intersection, with exact depth and pose."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from eval.clip import Clip
+
+DATA = Path(__file__).parents[2] / "data"
 
 
 @dataclass

@@ -4,7 +4,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
-from conftest import DATA
+from geometry_scene import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

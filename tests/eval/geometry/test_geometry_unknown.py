@@ -3,7 +3,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from scene import film, path, pose, room
+from geometry_scene import film, path, pose, room
 
 from eval.clip import Clip
 from eval.geometry.parallax import gric, two_view

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import DATA
+from geometry_scene import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
