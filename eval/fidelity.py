@@ -13,7 +13,7 @@ from eval.uncertainty import standard_error
 PEAK = 255.0
 SSIM_SIGMA_PX, SSIM_WINDOW_PX = 1.5, 11
 SSIM_K1, SSIM_K2 = 0.01, 0.03
-# Forecasts are called useful while their anomaly correlation exceeds 0.6 (Hollingsworth et al., Mon. Wea. Rev. 108, 1980).
+# A forecast is called useful while its anomaly correlation exceeds 0.6 (Hollingsworth et al., Mon. Wea. Rev. 108, 1980)
 USEFUL_AGREEMENT = 0.6
 
 
