@@ -1,0 +1,347 @@
+"""The physics of Bounce: pymunk, stepped so that free flight is exact and every frame is a restart point.
+
+Three choices make pymunk accurate enough to judge others by:
+
+- **Leapfrog.** pymunk moves a body by its velocity, then adds gravity. If the velocity it holds runs half a substep ahead
+  of the positions, this is the leapfrog scheme, exact under constant acceleration; an elastic bounce stays exact too,
+  because the reflected half-step velocity is again half a substep ahead. `velocity_m_per_s` in the truth is the velocity
+  at the time of the frame; `lead_m_per_s` keeps the difference.
+- **No hidden position correction.** pymunk's correction of overlaps adds pseudo velocities that no getter shows and that
+  lift bodies against gravity. It is switched off (`collision_bias = 1`); sustained contacts that sink deeper than
+  `SLOP_M` are pushed apart here, once a frame.
+- **Markov frames.** Contact caches are dropped at every frame border (shapes leave and re-enter the space), so positions,
+  velocities and leads are the whole state: a restored state continues bit for bit as the original did.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pymunk
+from pymunk import batch
+
+from envs.bounce.scene import FRAME_S, Scene, Solid
+
+SUBSTEPS = 50
+ITERATIONS = 30
+SLOP_M = 0.02
+# A change of velocity of up to this many free-fall increments a substep is a push (rest, sliding, a rod), not an impact.
+PUSH_LIMIT = 4.0
+WALLS = ("left wall", "right wall", "floor wall", "ceiling wall")
+
+_BODY_FIELDS = (
+    batch.BodyFields.BODY_ID
+    | batch.BodyFields.POSITION
+    | batch.BodyFields.ANGLE
+    | batch.BodyFields.VELOCITY
+    | batch.BodyFields.ANGULAR_VELOCITY
+)
+_ARBITER_FIELDS = (
+    batch.ArbiterFields.BODY_A_ID
+    | batch.ArbiterFields.BODY_B_ID
+    | batch.ArbiterFields.TOTAL_IMPULSE
+    | batch.ArbiterFields.NORMAL
+    | batch.ArbiterFields.CONTACT_COUNT
+    | batch.ArbiterFields.POINT_A_1
+    | batch.ArbiterFields.DISTANCE_1
+)
+
+
+@dataclass(frozen=True)
+class WorldState:
+    """All that the next frame depends on, given the scene; N solids.
+
+    Attributes:
+        position_m: (N, 2) centres of mass.
+        angle_rad: (N,).
+        velocity_m_per_s: (N, 2) at the time of the frame.
+        angular_velocity_rad_per_s: (N,).
+        lead_m_per_s: (N, 2) what the integrator's half-step velocity has beyond `velocity_m_per_s`, of pushed solids.
+        pushed: (N,) bool, solids in sustained contact or on a rod; the others fly freely.
+        time_s: Since the start of the episode.
+    """
+
+    position_m: np.ndarray
+    angle_rad: np.ndarray
+    velocity_m_per_s: np.ndarray
+    angular_velocity_rad_per_s: np.ndarray
+    lead_m_per_s: np.ndarray
+    pushed: np.ndarray
+    time_s: float
+
+    def copy(self) -> "WorldState":
+        """A state that shares no memory with this one."""
+        arrays = {k: v.copy() for k, v in vars(self).items() if isinstance(v, np.ndarray)}
+        return replace(self, **arrays)
+
+
+@dataclass(slots=True)
+class Contact:
+    """What two bodies did to one another during one frame.
+
+    Attributes:
+        a: Slot of the first body.
+        b: Slot of the second, or -1 - k for the k-th static body (fixtures that collide, then the four walls).
+        point_m: Where they first touched in this frame.
+        normal: Unit vector from a to b at that moment.
+        impulse_n_s: On b, summed over the frame (x, y); a received the opposite.
+        time_s: Of the first touch, from the start of the frame.
+    """
+
+    a: int
+    b: int
+    point_m: tuple[float, float]
+    normal: tuple[float, float]
+    impulse_n_s: list[float]
+    time_s: float
+
+
+class World:
+    """A scene in motion.
+
+    Args:
+        scene: How the episode starts, and its laws.
+        substeps: Physics steps a frame.
+    """
+
+    def __init__(self, scene: Scene, substeps: int = SUBSTEPS) -> None:
+        self.scene, self.substeps = scene, substeps
+        self.dt_s = FRAME_S / substeps
+        self._space = space = pymunk.Space()
+        space.iterations = ITERATIONS
+        space.gravity = scene.gravity_m_per_s2
+        space.collision_bias = 1.0
+        space.collision_slop = 0.0
+        space.collision_persistence = 1
+        self._bodies: list[pymunk.Body] = []
+        self._shapes: list[pymunk.Shape] = []
+        self.static_names: list[str] = []
+        self._number: dict[int, int] = {}
+        self._add_static()
+        for k, solid in enumerate(scene.solids):
+            body, shape = _make(solid)
+            self._bodies.append(body)
+            self._shapes.append(shape)
+            self._number[body.id] = k
+            space.add(body, shape)
+        self._joints: list[pymunk.PinJoint] = []
+        n = len(scene.solids)
+        self._mass = np.array([s.mass_kg for s in scene.solids])
+        self.moment_kg_m2 = np.array([moment_kg_m2(s) for s in scene.solids])
+        self._body_buffer, self._arbiter_buffer = batch.Buffer(), batch.Buffer()
+        # pymunk lists bodies in its own order; `_order` maps slots to rows of its buffer.
+        ids = self._read_bodies()[0]
+        self._order = np.argsort([self._number[i] for i in ids]) if n else np.zeros(0, int)
+        self._gravity = np.array(scene.gravity_m_per_s2, dtype=float)
+        self.state = WorldState(
+            position_m=np.array([s.position_m for s in scene.solids], dtype=float).reshape(n, 2),
+            angle_rad=np.array([s.angle_rad for s in scene.solids], dtype=float),
+            velocity_m_per_s=np.array([s.velocity_m_per_s for s in scene.solids], dtype=float).reshape(n, 2),
+            angular_velocity_rad_per_s=np.array([s.angular_velocity_rad_per_s for s in scene.solids], dtype=float),
+            lead_m_per_s=np.zeros((n, 2)),
+            pushed=np.zeros(n, bool),
+            time_s=0.0,
+        )
+
+    @property
+    def state(self) -> WorldState:
+        """The state at the current frame: a value, safe to keep."""
+        return self._state
+
+    @state.setter
+    def state(self, state: WorldState) -> None:
+        self._state = state.copy()
+
+    @property
+    def gravity_m_per_s2(self) -> np.ndarray:
+        """Acceleration (2,); may be set between frames."""
+        return self._gravity.copy()
+
+    @gravity_m_per_s2.setter
+    def gravity_m_per_s2(self, gravity: np.ndarray) -> None:
+        self._gravity = np.array(gravity, dtype=float)
+        self._space.gravity = tuple(self._gravity)
+
+    def step(self, thrust_m_per_s2: np.ndarray | None = None) -> list[Contact]:
+        """Advances one frame (`FRAME_S`).
+
+        Args:
+            thrust_m_per_s2: (N, 2) acceleration of each solid by its own motor, constant during the frame.
+
+        Returns:
+            The contacts of the frame, one a pair of bodies, in order of first touch.
+        """
+        acceleration = np.broadcast_to(self._gravity, self._state.position_m.shape).copy()
+        forces = []
+        if thrust_m_per_s2 is not None:
+            acceleration += thrust_m_per_s2
+            moved = np.flatnonzero(np.any(thrust_m_per_s2, axis=1))
+            forces = [(self._bodies[k], tuple(self._mass[k] * thrust_m_per_s2[k])) for k in moved]
+        self._load(acceleration)
+        found: dict[tuple[int, int], Contact] = {}
+        step, dt = self._space.step, self.dt_s
+        rows: list[tuple[int, int, list[float]]] = []
+        for i in range(self.substeps):
+            for body, force in forces:
+                body.force = force
+            if i == self.substeps - 1:
+                before = self._read_bodies()[1][self._order, 3:5]
+            step(dt)
+            rows = self._read_arbiters()
+            for a, b, values in rows:
+                self._record(found, a, b, values, i * dt)
+        self._store(acceleration, before)
+        self._separate(rows)
+        return list(found.values())
+
+    def _load(self, acceleration: np.ndarray) -> None:
+        """Puts the state into pymunk and drops everything that it remembers beside it."""
+        s = self._state
+        lead = np.where(s.pushed[:, None], s.lead_m_per_s, 0.5 * self.dt_s * acceleration)
+        held = s.velocity_m_per_s + lead
+        space = self._space
+        space.remove(*self._shapes, *self._joints)
+        for k, body in enumerate(self._bodies):
+            body.position = s.position_m[k, 0], s.position_m[k, 1]
+            body.angle = s.angle_rad[k]
+            body.velocity = held[k, 0], held[k, 1]
+            body.angular_velocity = s.angular_velocity_rad_per_s[k]
+        self._joints = [self._joint(rod.solid, rod.pivot_m) for rod in self.scene.rods]
+        space.add(*self._shapes, *self._joints)
+
+    def _joint(self, solid: int, pivot: tuple[float, float]) -> pymunk.PinJoint:
+        joint = pymunk.PinJoint(self._space.static_body, self._bodies[solid], pivot, (0.0, 0.0))
+        joint.distance = float(np.hypot(*np.subtract(self.scene.solids[solid].position_m, pivot)))
+        return joint
+
+    def _store(self, acceleration: np.ndarray, before: np.ndarray) -> None:
+        """Reads the state back; `before` holds the velocities before the last substep."""
+        rows = self._read_bodies()[1][self._order]
+        held = rows[:, 3:5]
+        fall = self.dt_s * acceleration
+        change = held - before
+        resisted = np.abs(change - fall).max(axis=1, initial=0.0) > 1e-12 + 1e-9 * np.abs(held).max(axis=1, initial=0.0)
+        gentle = np.hypot(change[:, 0], change[:, 1]) <= PUSH_LIMIT * np.hypot(fall[:, 0], fall[:, 1])
+        pushed = resisted & gentle
+        velocity = np.where(pushed[:, None], 0.5 * (held + before), held - 0.5 * fall)
+        self._state = WorldState(
+            position_m=rows[:, 0:2].copy(),
+            angle_rad=rows[:, 2].copy(),
+            velocity_m_per_s=velocity,
+            angular_velocity_rad_per_s=rows[:, 5].copy(),
+            lead_m_per_s=np.where(pushed[:, None], held - velocity, 0.0),
+            pushed=pushed,
+            time_s=self._state.time_s + FRAME_S,
+        )
+
+    def _separate(self, rows: list[tuple[int, int, list[float]]]) -> None:
+        """Pushes apart bodies in sustained contact that overlap by more than `SLOP_M`, in inverse proportion to mass."""
+        for a, b, values in rows:
+            depth = -values[6] - SLOP_M
+            if depth <= 0.0 or not (self._state.pushed[a] or (b >= 0 and self._state.pushed[b])):
+                continue
+            normal = np.array(values[2:4])
+            inverse_a, inverse_b = 1.0 / self._mass[a], 1.0 / self._mass[b] if b >= 0 else 0.0
+            share = depth / (inverse_a + inverse_b)
+            self._state.position_m[a] -= share * inverse_a * normal
+            if b >= 0:
+                self._state.position_m[b] += share * inverse_b * normal
+
+    @staticmethod
+    def _record(found: dict[tuple[int, int], Contact], a: int, b: int, values: list[float], time_s: float) -> None:
+        contact = found.get((a, b))
+        if contact is None:
+            x, y, nx, ny, px, py, _ = values
+            found[a, b] = Contact(a, b, (px, py), (nx, ny), [x, y], time_s)
+        else:
+            contact.impulse_n_s[0] += values[0]
+            contact.impulse_n_s[1] += values[1]
+
+    def _read_bodies(self) -> tuple[list[int], np.ndarray]:
+        """Ids and rows (x, y, angle, vx, vy, angular velocity) of the moving bodies in pymunk's order."""
+        buffer = self._body_buffer
+        buffer.clear()
+        batch.get_space_bodies(self._space, _BODY_FIELDS, buffer)
+        ids = memoryview(buffer.int_buf()).cast("P").tolist()
+        rows = np.frombuffer(buffer.float_buf()).reshape(-1, 6).copy()
+        moving = [k for k, i in enumerate(ids) if self._number.get(i, -1) >= 0]
+        return [ids[k] for k in moving], rows[moving]
+
+    def _read_arbiters(self) -> list[tuple[int, int, list[float]]]:
+        """Active contacts: numbers of both bodies (a is a solid) and impulse on b, normal a to b, point, distance."""
+        buffer = self._arbiter_buffer
+        buffer.clear()
+        batch.get_space_arbiters(self._space, _ARBITER_FIELDS, buffer)
+        ints = memoryview(buffer.int_buf()).cast("P").tolist()
+        if not ints:
+            return []
+        floats = memoryview(buffer.float_buf()).cast("d").tolist()
+        rows = []
+        for k in range(len(ints) // 3):
+            a, b = self._number[ints[3 * k]], self._number[ints[3 * k + 1]]
+            values = floats[7 * k : 7 * k + 7]
+            if a < 0 or (0 <= b < a):
+                a, b = b, a
+                values = [-values[0], -values[1], -values[2], -values[3], *values[4:]]
+            rows.append((a, b, values))
+        return rows
+
+    def _add_static(self) -> None:
+        scene, space = self.scene, self._space
+        w, h = scene.view_m
+        pieces = [(f.kind, f.vertices_m, f.radius_m) for f in scene.fixtures if f.kind != "occluder"]
+        if scene.walls:
+            boxes = (
+                (-5.0, -5.0, 0.0, h + 5),
+                (w, -5.0, w + 5, h + 5),
+                (-5.0, -5.0, w + 5, 0.0),
+                (-5.0, h, w + 5, h + 5),
+            )
+            pieces += [
+                (name, ((x0, y0), (x1, y0), (x1, y1), (x0, y1)), 0.0)
+                for name, (x0, y0, x1, y1) in zip(WALLS, boxes, strict=True)
+            ]
+        for k, (name, vertices, radius) in enumerate(pieces):
+            body = pymunk.Body(body_type=pymunk.Body.STATIC)
+            shape = _collider(body, np.asarray(vertices, float), radius)
+            shape.elasticity, shape.friction = 1.0, 0.0 if name in WALLS else 1.0
+            self.static_names.append(name)
+            self._number[body.id] = -1 - k
+            space.add(body, shape)
+
+
+def _make(solid: Solid) -> tuple[pymunk.Body, pymunk.Shape]:
+    shape = solid.outline
+    body = pymunk.Body(solid.mass_kg, moment_kg_m2(solid))
+    collider = _collider(body, shape.vertices_m, shape.radius_m)
+    collider.elasticity, collider.friction = solid.restitution, solid.friction
+    return body, collider
+
+
+def _collider(body: pymunk.Body, vertices: np.ndarray, radius: float) -> pymunk.Shape:
+    corners = [(float(x), float(y)) for x, y in vertices]
+    if len(corners) == 1:
+        return pymunk.Circle(body, radius, corners[0])
+    if len(corners) == 2:
+        return pymunk.Segment(body, corners[0], corners[1], radius)
+    return pymunk.Poly(body, corners, radius=radius)
+
+
+def moment_kg_m2(solid: Solid) -> float:
+    """Moment of inertia about the centre of mass, in closed form for every shape."""
+    mass, outline = solid.mass_kg, solid.outline
+    v, q = outline.vertices_m, outline.radius_m
+    if solid.shape == "disc":
+        return 0.5 * mass * q**2
+    if solid.shape == "capsule":
+        half = float(v[1, 0])
+        density = solid.density_kg_per_m2
+        slab, cap = density * 4.0 * half * q, density * np.pi * q**2 / 2.0
+        # A half disc has its centroid 4q/3π from the flat side; shift to the solid's centre with Steiner's theorem.
+        offset = 4.0 * q / (3.0 * np.pi)
+        caps = 2.0 * (0.5 * cap * q**2 - cap * offset**2 + cap * (half + offset) ** 2)
+        return float(slab * (half**2 + q**2) / 3.0 + caps)
+    if solid.shape == "box":
+        width, height = v[2] - v[0]
+        return float(mass * (width**2 + height**2) / 12.0)
+    side2 = float(np.sum((v[1] - v[0]) ** 2))
+    return mass * side2 / 12.0
