@@ -1,0 +1,298 @@
+"""`envs:Room-v0`: a camera walks among coloured solids in a textured room; the truth of every frame is known."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from envs.errors import ActionError, SceneError, UnknownNameError
+from envs.room.camera import world_from_camera
+from envs.room.captions import caption
+from envs.room.physics import World
+from envs.room.rendering import Picture, Renderer
+from envs.room.sampling import Factors, sample_scene
+from envs.room.scene import EYE_HEIGHT_M, FRAME_S, WALKER_RADIUS_M, Scene
+from envs.room.staging import stage_of
+
+ACTIONS = ("stay", "forward", "back", "left", "right", "turn left", "turn right", "look up", "look down")
+"""Names of the discrete actions."""
+
+STEP_M = 0.15
+TURN_RAD = float(np.radians(7.5))
+PITCH_LIMIT_RAD = float(np.radians(45.0))
+REACH_M = 0.35
+"""The task is done when the gap between the walker and the named solid is at most this."""
+
+_MOVES = np.array(
+    [
+        (0, 0, 0, 0),
+        (1, 0, 0, 0),
+        (-1, 0, 0, 0),
+        (0, 1, 0, 0),
+        (0, -1, 0, 0),
+        (0, 0, 1, 0),
+        (0, 0, -1, 0),
+        (0, 0, 0, 1),
+        (0, 0, 0, -1),
+    ],
+    float,
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RoomState:
+    """Everything that decides the future of an episode; a value, picklable, restored by `RoomEnv.set_state`.
+
+    Attributes:
+        scene: What the room was built from.
+        physics: MuJoCo's integration state and the contacts of the last frame.
+        yaw_rad, pitch_rad: The gaze.
+        turn_rad_per_s: Rate of turn during the last frame.
+        num_steps: Steps taken.
+        arrived: Whether the named solid has been reached.
+        caption: The caption of the episode.
+    """
+
+    scene: Scene
+    physics: np.ndarray
+    yaw_rad: float
+    pitch_rad: float
+    turn_rad_per_s: float
+    num_steps: int
+    arrived: bool
+    caption: str
+
+
+class RoomEnv(gym.Env[np.ndarray, Any]):
+    """A room with boxes, spheres, cylinders, capsules and ellipsoids, seen by a walking camera at 10 frames a second.
+
+    Observation: uint8 (H, W, 3). The caption in `info["caption"]` describes the room and names the solid to walk to.
+
+    Actions, discrete: the index into `ACTIONS`; a step is 0.15 m, a turn 7.5 degrees. Continuous: (4,) in [-1, 1]:
+    forward, left, turn left, look up, in the same units. The walker moves along its heading, then turns. Elevation
+    stays within 45 degrees. Walls stop it; it pushes solids with at most 400 N.
+
+    Reward: metres gained towards the named solid, plus 1 when the gap to it first is at most 0.35 m: the walker has
+    arrived. Without a task the reward is 0. Episodes are truncated after `episode_frames` actions.
+
+    Truth: the keys of docs/architecture.md. Slot 0 is the walker (never visible; its `world_from_object` has the
+    heading as x axis, its `position_m` is that of its body, the camera is `EYE_HEIGHT_M` above the floor). Columns of
+    `contacts`: `envs.room.physics.CONTACT_COLUMNS`, one row for each pair that touched during the frame; `slot_b` is
+    -1 for the floor and -2 for walls and ceiling, the normal points from `slot_a` into `slot_b`, the impulse is summed
+    over the frame.
+
+    Args:
+        size: Height and width of frames in pixels.
+        continuous: Continuous actions instead of discrete ones.
+        slots: N, the number of object slots in the truth; slot 0 is the walker.
+        task: Whether a solid is to be walked to.
+        terminate: Whether arriving ends the episode; by default it goes on, which suits learning from rollouts.
+        episode_frames: Actions until truncation.
+        fov_deg: Field of view along the shorter side of the frame.
+        antialias: Average edge pixels over 2x2 samples.
+        factors: Factors of variation to start from (`envs.room.sampling.Factors`), by name.
+        render_mode: Only "rgb_array" or None.
+
+    Raises:
+        SceneError: If an argument is out of range.
+        UnknownNameError: If a factor is unknown.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": round(1 / FRAME_S)}  # noqa: RUF012 - instance variable in gym.Env
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (64, 64),
+        *,
+        continuous: bool = False,
+        slots: int = 7,
+        task: bool = True,
+        terminate: bool = False,
+        episode_frames: int = 200,
+        fov_deg: float = 70.0,
+        antialias: bool = True,
+        factors: Mapping[str, Any] | None = None,
+        render_mode: str | None = "rgb_array",
+    ) -> None:
+        if slots < 2 or episode_frames < 1:
+            raise SceneError(
+                expected="at least 2 slots and 1 episode frame",
+                got=(slots, episode_frames),
+                remedy="Leave them at their defaults.",
+            )
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise UnknownNameError(kind="render mode", name=str(render_mode), known=self.metadata["render_modes"])
+        self.renderer = Renderer(size, fov_deg, antialias=antialias)
+        self.slots, self.episode_frames, self.continuous = slots, episode_frames, continuous
+        self.task, self.terminate = task, terminate
+        default = Factors(num_objects=(min(3, slots - 1), min(6, slots - 1)))
+        self.factors = default.updated(factors or {})
+        self.render_mode = render_mode
+        self.observation_space = gym.spaces.Box(0, 255, (*self.renderer.size, 3), np.uint8)
+        self.action_space = (
+            gym.spaces.Box(-1.0, 1.0, (4,), np.float32) if continuous else gym.spaces.Discrete(len(ACTIONS))
+        )
+        self._world: World | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode.
+
+        Args:
+            seed: Seed of the scene.
+            options: Factors of variation by name (see `Factors`), or `scene`: a `Scene` to use as it is.
+
+        Raises:
+            SceneError: If the scene is impossible or has more solids than slots.
+            UnknownNameError: If an option is unknown.
+        """
+        super().reset(seed=seed)
+        options = dict(options or {})
+        scene = options.pop("scene", None)
+        factors = self.factors.updated(options)
+        if scene is None:
+            scene = sample_scene(self.np_random, factors)
+        self._start(scene)
+        self._caption = caption(scene, task=self.task)
+        return self._observe()
+
+    def _start(self, scene: Scene) -> None:
+        if len(scene.solids) >= self.slots:
+            raise SceneError(
+                expected=f"at most {self.slots - 1} solids",
+                got=len(scene.solids),
+                remedy="Make the environment with more slots.",
+            )
+        self._world = World(scene, self.slots)
+        self._stage = stage_of(self._world)
+        self._yaw, self._pitch, self._turn_rate, self._num_steps = scene.yaw_rad, scene.pitch_rad, 0.0, 0
+        self._arrived = False
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:  # noqa: ANN401
+        """Advances by one frame of 0.1 s.
+
+        Raises:
+            ActionError: If the action is outside the space or not finite.
+        """
+        forward, left, turn, look = self._move(action)
+        world = self.world
+        before = self.target_gap_m
+        heading = np.array([np.cos(self._yaw), np.sin(self._yaw)])
+        sideways = np.array([-heading[1], heading[0]])
+        world.step((forward * heading + left * sideways) * (STEP_M / FRAME_S))
+        # The heading stays in (-pi, pi], so that a full circle of turns comes back to the same picture.
+        yaw = self._yaw + turn * TURN_RAD
+        self._yaw = float((yaw + np.pi) % (2.0 * np.pi) - np.pi)
+        self._pitch = float(np.clip(self._pitch + look * TURN_RAD, -PITCH_LIMIT_RAD, PITCH_LIMIT_RAD))
+        self._turn_rate = turn * TURN_RAD / FRAME_S
+        self._num_steps += 1
+        observation, info = self._observe()
+        reward, reached = 0.0, False
+        gap = self.target_gap_m
+        if before is not None and gap is not None:
+            reached = gap <= REACH_M and not self._arrived
+            self._arrived |= reached
+            reward = before - gap + float(reached)
+        return observation, reward, self.terminate and reached, self._num_steps >= self.episode_frames, info
+
+    def render(self) -> np.ndarray:
+        """The current frame, uint8 (H, W, 3)."""
+        return self.picture().rgb
+
+    def picture(self) -> Picture:
+        """The current frame with its depth, segmentation and normals."""
+        return self.renderer.render(self._stage, self.camera_pose)
+
+    @property
+    def world(self) -> World:
+        """The physics of the running episode.
+
+        Raises:
+            gym.error.ResetNeeded: Before the first reset.
+        """
+        if self._world is None:
+            raise gym.error.ResetNeeded("Call reset() first.")
+        return self._world
+
+    @property
+    def camera_pose(self) -> np.ndarray:
+        """(4, 4) world_from_camera of the current frame."""
+        return world_from_camera(np.array([*self.world.walker_xy_m, EYE_HEIGHT_M]), self._yaw, self._pitch)
+
+    @property
+    def target_gap_m(self) -> float | None:
+        """Distance over the floor between the walker's surface and the target's bounding sphere, or None."""
+        target = self.world.scene.target if self.task else None
+        if target is None:
+            return None
+        position = self.world.poses()[target, :2, 3]
+        radius = self.world.scene.solids[target - 1].radius_m
+        return float(np.linalg.norm(position - self.world.walker_xy_m)) - radius - WALKER_RADIUS_M
+
+    def get_state(self) -> RoomState:
+        """The state of the episode, as a value."""
+        world = self.world
+        return RoomState(
+            scene=world.scene,
+            physics=world.get_state(),
+            yaw_rad=self._yaw,
+            pitch_rad=self._pitch,
+            turn_rad_per_s=self._turn_rate,
+            num_steps=self._num_steps,
+            arrived=self._arrived,
+            caption=self._caption,
+        )
+
+    def set_state(self, state: RoomState) -> tuple[np.ndarray, dict[str, Any]]:
+        """Restores a state, also one of another environment; returns observation and info as `reset` does.
+
+        For a counterfactual, replace `state.scene` by one with another mass or gravity.
+
+        Raises:
+            SceneError: If the scene has more solids than slots.
+        """
+        if self._world is None or state.scene != self._world.scene:
+            self._start(state.scene)
+        self.world.set_state(state.physics)
+        self._yaw, self._pitch, self._turn_rate = state.yaw_rad, state.pitch_rad, state.turn_rad_per_s
+        self._num_steps, self._arrived, self._caption = state.num_steps, state.arrived, state.caption
+        return self._observe()
+
+    def _move(self, action: Any) -> np.ndarray:  # noqa: ANN401
+        if not self.action_space.contains(action):
+            # Plain Python and other float types that hold a valid action are welcome, as Gymnasium's own worlds do.
+            array = np.asarray(action)
+            if self.continuous and array.dtype.kind in "fiu" and array.shape == (4,) and (np.abs(array) <= 1.0).all():
+                return array.astype(float)
+            raise ActionError(
+                expected=f"an action in {self.action_space}",
+                got=repr(action),
+                remedy="Actions are finite and inside the action space; see envs.room.env.ACTIONS.",
+            )
+        return np.asarray(action, float) if self.continuous else _MOVES[int(action)]
+
+    def _observe(self) -> tuple[np.ndarray, dict[str, Any]]:
+        picture, world = self.picture(), self.world
+        poses, velocity = world.poses(), world.velocities()
+        cos, sin = np.cos(self._yaw), np.sin(self._yaw)
+        poses[0, :2, :2] = [[cos, -sin], [sin, cos]]
+        velocity[0, 5] = self._turn_rate
+        present = np.arange(self.slots) <= len(world.scene.solids)
+        truth = {
+            "present": present,
+            "segmentation": picture.segmentation,
+            "depth_m": picture.depth_m,
+            "normals": picture.normals,
+            "world_from_camera": self.camera_pose,
+            "K": self.renderer.K.copy(),
+            "world_from_object": poses,
+            "object_velocity": velocity,
+            "position_m": poses[:, :3, 3].copy(),
+            "velocity_m_per_s": velocity[:, :3].copy(),
+            "mass_kg": world.masses(),
+            "contacts": world.contacts.copy(),
+        }
+        return picture.rgb, {"caption": self._caption, "truth": truth}

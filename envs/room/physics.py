@@ -1,0 +1,187 @@
+"""Rigid-body physics of a room in MuJoCo: solids on the floor, and a walker that collides and pushes.
+
+The walker is an upright cylinder on two slides. A force-limited velocity servo drives it, and its velocity is set at
+the start of every frame, so that unobstructed it covers the commanded distance exactly, and obstructed it pushes with
+at most `WALKER_FORCE_N`. Heading and elevation of its gaze are kinematic.
+"""
+
+import numpy as np
+
+from envs.room.engine import mj
+from envs.room.scene import FRAME_S, WALKER_HEIGHT_M, WALKER_RADIUS_M, Scene, Solid
+
+SUBSTEPS = 20
+WALKER_MASS_KG = 70.0
+WALKER_FORCE_N = 400.0
+CONTACT_COLUMNS = ("slot_a", "slot_b", "x_m", "y_m", "z_m", "normal_x", "normal_y", "normal_z", "impulse_n_s")
+FLOOR, WALL = -1, -2
+"""What `slot_b` holds where a body touches the room. Unused rows hold -1 in `slot_a` and 0 elsewhere (NaN would make
+Gymnasium's `check_env` find two equal infos different)."""
+
+_STATE = mj.mjtState.mjSTATE_INTEGRATION
+
+
+class World:
+    """A scene in motion.
+
+    Args:
+        scene: What is in the room.
+        num_slots: Slots of the truth arrays (walker and solids).
+    """
+
+    def __init__(self, scene: Scene, num_slots: int) -> None:
+        self.scene, self.num_slots = scene, num_slots
+        self.model = mj.MjModel.from_xml_string(_mjcf(scene))
+        self.data = mj.MjData(self.model)
+        self.slots = np.arange(1, len(scene.solids) + 1)
+        # Geoms in order of the MJCF: five planes and a ceiling, the walker, the solids.
+        self.slot_of_geom = np.array([FLOOR] + [WALL] * 5 + [0] + list(self.slots))
+        for slot, solid in enumerate(scene.solids, start=1):
+            self._set_motion(slot, solid)
+        self.data.qpos[:2] = scene.start_m
+        mj.mj_forward(self.model, self.data)
+        self.contacts = self._no_contacts()
+
+    def _set_motion(self, slot: int, solid: Solid) -> None:
+        position, velocity = 2 + 7 * (slot - 1), 2 + 6 * (slot - 1)
+        self.data.qpos[position : position + 3] = solid.position_m
+        self.data.qpos[position + 3 : position + 7] = solid.quaternion
+        self.data.qvel[velocity : velocity + 3] = solid.velocity_m_per_s
+        # MuJoCo's free joint keeps angular velocity in the body's own axes.
+        local = np.zeros(3)
+        inverse = np.array(solid.quaternion) * (1.0, -1.0, -1.0, -1.0)
+        mj.mju_rotVecQuat(local, np.array(solid.angular_velocity_rad_per_s, float), inverse)
+        self.data.qvel[velocity + 3 : velocity + 6] = local
+
+    def step(self, walker_velocity_m_per_s: np.ndarray) -> None:
+        """Advances by one frame with the walker driven at a velocity (2,)."""
+        model, data = self.model, self.data
+        data.ctrl[:] = walker_velocity_m_per_s
+        data.qvel[:2] = walker_velocity_m_per_s
+        geoms, rows, impulses = [], [], []
+        for _ in range(SUBSTEPS):
+            mj.mj_step(model, data)
+            if data.ncon:
+                contact = data.contact
+                touching = contact.efc_address >= 0
+                geoms.append(contact.geom[touching])
+                rows.append(np.hstack([contact.pos[touching], contact.frame[touching, :3]]))
+                impulses.append(data.efc_force[contact.efc_address[touching]] * model.opt.timestep)
+        # A step leaves poses where they were before its integration.
+        mj.mj_kinematics(model, data)
+        self.contacts = self._merge(geoms, rows, impulses)
+
+    def _no_contacts(self) -> np.ndarray:
+        # Every pair of slots, and every slot with the floor and with the walls: nothing is ever cut off.
+        num = self.num_slots
+        table = np.zeros((num * (num - 1) // 2 + 2 * num, len(CONTACT_COLUMNS)))
+        table[:, 0] = -1.0
+        return table
+
+    def _merge(self, geoms: list[np.ndarray], rows: list[np.ndarray], impulses: list[np.ndarray]) -> np.ndarray:
+        """Contacts of a frame, one row a touching pair: impulse-weighted mean point and normal, summed impulse."""
+        table = self._no_contacts()
+        if not geoms:
+            return table
+        pairs = self.slot_of_geom[np.concatenate(geoms)]
+        values, impulse = np.concatenate(rows), np.concatenate(impulses)
+        swap = pairs[:, 0] < pairs[:, 1]
+        # The room, if it takes part, is slot_b; the normal points from slot_a into slot_b.
+        pairs[swap] = pairs[swap][:, ::-1]
+        values[swap, 3:] *= -1.0
+        keys = pairs[:, 0] * (self.num_slots + 2) + pairs[:, 1] - WALL
+        unique, index = np.unique(keys, return_inverse=True)
+        total = np.bincount(index, impulse)
+        table[: len(unique), 0] = unique // (self.num_slots + 2)
+        table[: len(unique), 1] = unique % (self.num_slots + 2) + WALL
+        for column in range(6):
+            mean = np.bincount(index, impulse * values[:, column]) / np.maximum(total, 1e-12)
+            table[: len(unique), 2 + column] = mean
+        table[: len(unique), 8] = total
+        return table
+
+    def get_state(self) -> np.ndarray:
+        """The full integration state of MuJoCo; `set_state` restores it bit for bit."""
+        state = np.empty(mj.mj_stateSize(self.model, _STATE))
+        mj.mj_getState(self.model, self.data, state, _STATE)
+        return np.concatenate([state, self.contacts.ravel()])
+
+    def set_state(self, state: np.ndarray) -> None:
+        """Restores a state of `get_state` (of a scene with as many solids)."""
+        size = mj.mj_stateSize(self.model, _STATE)
+        mj.mj_setState(self.model, self.data, np.ascontiguousarray(state[:size]), _STATE)
+        self.contacts = state[size:].reshape(self._no_contacts().shape).copy()
+        mj.mj_kinematics(self.model, self.data)
+
+    @property
+    def walker_xy_m(self) -> np.ndarray:
+        """(2,) position of the walker."""
+        return self.data.qpos[:2].copy()
+
+    def poses(self) -> np.ndarray:
+        """(N, 4, 4) world_from_object; identity for empty slots. Slot 0, the walker, does not turn here."""
+        poses = np.tile(np.eye(4), (self.num_slots, 1, 1))
+        count = len(self.slots) + 1
+        poses[:count, :3, :3] = self.data.xmat[1 : 1 + count].reshape(-1, 3, 3)
+        poses[:count, :3, 3] = self.data.xpos[1 : 1 + count]
+        return poses
+
+    def velocities(self) -> np.ndarray:
+        """(N, 6) linear and angular velocity in the world frame; zero for empty slots."""
+        result = np.zeros((self.num_slots, 6))
+        result[0, :2] = self.data.qvel[:2]
+        count = len(self.slots)
+        if count:
+            speeds = self.data.qvel[2:].reshape(count, 6)
+            rotation = self.data.xmat[2 : 2 + count].reshape(-1, 3, 3)
+            result[1 : 1 + count, :3] = speeds[:, :3]
+            result[1 : 1 + count, 3:] = np.einsum("nij,nj->ni", rotation, speeds[:, 3:])
+        return result
+
+    def masses(self) -> np.ndarray:
+        """(N,) masses in kg; zero for empty slots."""
+        result = np.zeros(self.num_slots)
+        count = len(self.slots) + 1
+        result[:count] = self.model.body_mass[1 : 1 + count]
+        return result
+
+
+def _mjcf(scene: Scene) -> str:
+    """The scene as an MJCF document."""
+    length, width, height = scene.room_m
+    planes = (
+        (0, 0, 0, "0 0 1"),
+        (-length / 2, 0, 0, "1 0 0"),
+        (length / 2, 0, 0, "-1 0 0"),
+        (0, -width / 2, 0, "0 1 0"),
+        (0, width / 2, 0, "0 -1 0"),
+        (0, 0, height, "0 0 -1"),
+    )
+    walls = "".join(
+        f'<geom type="plane" size="0 0 1" pos="{x!r} {y!r} {z!r}" zaxis="{axis}" conaffinity="{1 if k == 0 else 3}"/>'
+        for k, (x, y, z, axis) in enumerate(planes)
+    )
+    gravity = " ".join(repr(float(g)) for g in scene.gravity_m_per_s2)
+    return f"""<mujoco>
+<option timestep="{FRAME_S / SUBSTEPS!r}" integrator="implicitfast" cone="elliptic" gravity="{gravity}"/>
+<default><geom condim="6" friction="0.5 0.005 0.002" solref="0.02 0.6"/></default>
+<worldbody>{walls}
+<body pos="0 0 {WALKER_HEIGHT_M / 2}"><joint name="slide0" type="slide" axis="1 0 0"/>
+<joint name="slide1" type="slide" axis="0 1 0"/>
+<geom type="cylinder" size="{WALKER_RADIUS_M} {WALKER_HEIGHT_M / 2}" mass="{WALKER_MASS_KG}" contype="2"
+ conaffinity="0" condim="3" friction="0.1 0 0" priority="1"/></body>
+{"".join(_body(solid) for solid in scene.solids)}</worldbody>
+<actuator>{"".join(_servo(joint) for joint in (0, 1))}</actuator>
+</mujoco>"""
+
+
+def _servo(joint: int) -> str:
+    return f'<velocity joint="slide{joint}" kv="20000" forcerange="-{WALKER_FORCE_N} {WALKER_FORCE_N}"/>'
+
+
+def _body(solid: Solid) -> str:
+    size = " ".join(repr(float(v)) for v in solid.size_m)
+    return (
+        f'<body><freejoint/><geom type="{solid.shape}" size="{size}" density="{solid.density_kg_per_m3!r}" '
+        'group="1" contype="1" conaffinity="3"/></body>'
+    )

@@ -1,0 +1,229 @@
+"""Procedural textures fixed in the world, filtered analytically by the footprint of a pixel.
+
+A texture is the product of two band-limited parts, so a pixel shows the mean of the surface that it covers and nothing
+aliases at any frame size:
+
+* **cells** (tiles, planks, bricks, panels): a table of shades over a lattice, box-filtered exactly along each axis;
+* **grain**: a sum of plane waves cos(k·x + φ). A Gaussian pixel filter multiplies a wave by exp(-σ²|Jᵀk|²/2), where J
+  is the derivative of the surface point by the pixel coordinates: exact for any anisotropic footprint (Heckbert,
+  "Fundamentals of Texture Mapping and Image Warping", 1989).
+
+Waves reach from metres down to a few millimetres: near surfaces stay sharp at 512 pixels, far ones stay calm at 64.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+NUM_SURFACES = 6
+"""Inner faces of the room, in the order -x, +x, -y, +y, floor, ceiling; object slot k is surface 6 + k."""
+
+NUM_WAVES = 14
+TABLE = 32
+FILTER_SIGMA_PX = 0.5
+
+# Per surface: lattice cell (along, up) in metres and whether rows are shifted against each other.
+_PATTERNS = {
+    "planks": ((1.30, 0.22), True),
+    "tiles": ((0.55, 0.55), False),
+    "bricks": ((0.62, 0.28), True),
+    "panels": ((0.45, 0.90), False),
+    "blocks": ((0.90, 0.45), True),
+    "squares": ((0.75, 0.75), False),
+}
+_FLOORS = ("planks", "tiles", "squares")
+_WALLS = ("bricks", "panels", "blocks", "tiles")
+
+# Two linear-light colours a pattern goes between: calm room tones, apart from the saturated colours of the solids.
+_FLOOR_TONES = (
+    ((0.16, 0.085, 0.045), (0.42, 0.26, 0.14)),
+    ((0.13, 0.13, 0.14), (0.42, 0.42, 0.43)),
+    ((0.21, 0.13, 0.09), (0.50, 0.40, 0.28)),
+    ((0.10, 0.13, 0.13), (0.36, 0.42, 0.38)),
+)
+_WALL_TONES = (
+    ((0.36, 0.33, 0.27), (0.68, 0.64, 0.56)),
+    ((0.30, 0.35, 0.40), (0.60, 0.66, 0.70)),
+    ((0.40, 0.30, 0.25), (0.70, 0.58, 0.50)),
+    ((0.30, 0.37, 0.29), (0.60, 0.66, 0.55)),
+    ((0.38, 0.33, 0.40), (0.66, 0.60, 0.68)),
+)
+_CEILING_TONES = (((0.50, 0.50, 0.49), (0.74, 0.74, 0.72)),)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Textures:
+    """The textures of all surfaces of one scene; S = 6 room faces + object slots.
+
+    Attributes:
+        waves: (S, 3, M) float32, wave vectors in rad/m: room coordinates for the room, object coordinates for objects.
+        phases: (S, M) float32.
+        amplitudes: (S, M) float32, relative; the absolute values of a surface sum to less than one.
+        tables: (6, TABLE, TABLE) float32 in [0, 1], cell shades of the room faces.
+        row_offsets: (6, TABLE) float32, shift of a row of cells, in cells.
+        cell_m: (6, 2) float32, cell size.
+        tones: (S, 2, 3) float32, linear-light colours at shades 0 and 1; equal for objects.
+    """
+
+    waves: np.ndarray
+    phases: np.ndarray
+    amplitudes: np.ndarray
+    tables: np.ndarray
+    row_offsets: np.ndarray
+    cell_m: np.ndarray
+    tones: np.ndarray
+
+
+def make_textures(rng: np.random.Generator, solid_colours: np.ndarray, solid_sizes_m: np.ndarray) -> Textures:
+    """Draws the textures of a room and of its solids.
+
+    Args:
+        rng: Source of every choice.
+        solid_colours: (N, 3) linear-light colours in [0, 1], one an object slot.
+        solid_sizes_m: (N,) radius of each solid; sets the scale of its grain.
+    """
+    walls, floors = [str(rng.choice(_WALLS)), str(rng.choice(_WALLS))], str(rng.choice(_FLOORS))
+    wall_tones = rng.permutation(len(_WALL_TONES))
+    patterns = [walls[0], walls[0], walls[1], walls[1], floors, "squares"]
+    tones = [
+        *(_WALL_TONES[wall_tones[i]] for i in (0, 1, 2, 3)),
+        _FLOOR_TONES[rng.integers(len(_FLOOR_TONES))],
+        _CEILING_TONES[0],
+    ]
+    tables = rng.uniform(size=(NUM_SURFACES, TABLE, TABLE))
+    offsets = np.zeros((NUM_SURFACES, TABLE))
+    for surface, name in enumerate(patterns):
+        if name == "tiles":
+            # A checkerboard with uneven tiles: readable as a floor, yet no two neighbourhoods are alike.
+            checker = np.add.outer(np.arange(TABLE), np.arange(TABLE)) % 2
+            tables[surface] = 0.62 * checker + 0.38 * tables[surface]
+        if _PATTERNS[name][1]:
+            offsets[surface] = rng.uniform(size=TABLE)
+    waves = [_room_waves(rng, surface) for surface in range(NUM_SURFACES)]
+    waves += [_solid_waves(rng, size) for size in solid_sizes_m]
+    object_tones = np.repeat(np.asarray(solid_colours, float).reshape(-1, 1, 3), 2, axis=1)
+    num = len(waves)
+    # Strong enough at every scale for optical flow, weaker where it is fine: cloth and plaster rather than noise.
+    falloff = np.geomspace(1.0, 0.35, NUM_WAVES)
+    depth = np.where(np.arange(num) < NUM_SURFACES, 0.70, 0.95)
+    return Textures(
+        waves=np.stack(waves).astype(np.float32),
+        phases=rng.uniform(0.0, 2.0 * np.pi, size=(num, NUM_WAVES)).astype(np.float32),
+        amplitudes=(depth[:, None] * falloff / falloff.sum()).astype(np.float32),
+        tables=tables.astype(np.float32),
+        row_offsets=offsets.astype(np.float32),
+        cell_m=np.array([_PATTERNS[name][0] for name in patterns], np.float32),
+        tones=np.concatenate([np.asarray(tones), object_tones]).astype(np.float32),
+    )
+
+
+def _room_waves(rng: np.random.Generator, surface: int) -> np.ndarray:
+    """(3, M) wave vectors in the plane of a room face, 0.35 to 45 cycles a metre."""
+    cycles = np.geomspace(0.35, 45.0, NUM_WAVES) * rng.uniform(0.85, 1.15, NUM_WAVES)
+    angle = rng.uniform(0.0, np.pi, NUM_WAVES)
+    waves = np.zeros((3, NUM_WAVES))
+    first, second = [axis for axis in range(3) if axis != surface // 2]
+    waves[first], waves[second] = np.cos(angle), np.sin(angle)
+    return waves * (2.0 * np.pi * cycles)
+
+
+def _solid_waves(rng: np.random.Generator, size_m: float) -> np.ndarray:
+    """(3, M) wave vectors of a solid texture: from one period across the solid to three millimetres."""
+    cycles = np.geomspace(0.5 / size_m, 80.0, NUM_WAVES) * rng.uniform(0.85, 1.15, NUM_WAVES)
+    direction = rng.normal(size=(3, NUM_WAVES))
+    return direction / np.linalg.norm(direction, axis=0) * (2.0 * np.pi * cycles)
+
+
+def grain(
+    textures: Textures,
+    ids: np.ndarray,
+    local: np.ndarray,
+    frames: np.ndarray,
+    footprint_x: np.ndarray,
+    footprint_y: np.ndarray,
+    sigma_px: float = FILTER_SIGMA_PX,
+) -> np.ndarray:
+    """Evaluates the plane waves at surface points, filtered by the pixel footprint.
+
+    Args:
+        textures: The scene's textures.
+        ids: (P,) surface of each point, sorted ascending (points of a surface are evaluated together).
+        local: (P, 3) float32 points relative to the origin of their surface, world axes.
+        frames: (S, 3, 3) float32 rotation of each surface's axes into the world.
+        footprint_x: (P, 3) float32 derivative of the point by the pixel column, in metres a pixel.
+        footprint_y: The same for the pixel row.
+        sigma_px: Standard deviation of the Gaussian pixel filter.
+
+    Returns:
+        (P,) float32, zero mean over a surface, in (-1, 1).
+    """
+    num = textures.phases.shape[1]
+    phase, across, down, gain = (np.empty((len(ids), num), np.float32) for _ in range(4))
+    bounds = np.flatnonzero(np.diff(ids)) + 1
+    for start, stop in zip([0, *bounds], [*bounds, len(ids)], strict=True):
+        if start == stop:
+            continue
+        surface, part = ids[start], slice(start, stop)
+        k_world = frames[surface] @ textures.waves[surface]
+        np.matmul(local[part], k_world, out=phase[part])
+        phase[part] += textures.phases[surface]
+        np.matmul(footprint_x[part], k_world, out=across[part])
+        np.matmul(footprint_y[part], k_world, out=down[part])
+        gain[part] = textures.amplitudes[surface]
+    np.square(across, out=across)
+    np.square(down, out=down)
+    across += down
+    across *= np.float32(-0.5 * sigma_px**2)
+    np.exp(across, out=across)
+    np.cos(phase, out=phase)
+    phase *= across
+    phase *= gain
+    return phase.sum(axis=1)
+
+
+def cells(
+    textures: Textures,
+    faces: np.ndarray,
+    along: np.ndarray,
+    up: np.ndarray,
+    width_along: np.ndarray,
+    width_up: np.ndarray,
+) -> np.ndarray:
+    """Evaluates the lattice of cell shades on room faces, box-filtered by the pixel footprint.
+
+    Args:
+        textures: The scene's textures.
+        faces: (P,) room face of each point, 0 to 5.
+        along: (P,) float32 first coordinate in the face, in metres.
+        up: The second one.
+        width_along: (P,) float32 extent of the pixel along the first coordinate, in metres.
+        width_up: Along the second.
+
+    Returns:
+        (P,) float32 shades in [0, 1].
+    """
+    size = textures.cell_m[faces]
+    row, row_width = up / size[:, 1], width_up / size[:, 1]
+    col, col_width = along / size[:, 0], width_along / size[:, 0]
+    # A box narrower than a cell crosses at most one boundary: the nearest one. Wider boxes fade to the mean before the
+    # lattice reaches the sampling limit.
+    fade = np.clip(2.0 - np.maximum(row_width, col_width), 0.0, 1.0)
+    upper = np.rint(row)
+    share = np.clip((row - upper) / np.clip(row_width, 1e-6, 1.0) + 0.5, 0.0, 1.0)
+    upper = upper.astype(np.int32)
+    base = faces.astype(np.int32) * TABLE
+    col_width = np.clip(col_width, 1e-6, 1.0)
+    shades = [_row_shade(textures, base + ((upper - 1 + k) & (TABLE - 1)), col, col_width) for k in (0, 1)]
+    shade = shades[0] + share * (shades[1] - shades[0])
+    return 0.5 + fade * (shade - 0.5)
+
+
+def _row_shade(textures: Textures, rows: np.ndarray, col: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """(P,) box-filtered shade along one row of cells; `rows` index the stacked tables of all faces."""
+    shifted = col + textures.row_offsets.reshape(-1)[rows]
+    right = np.rint(shifted)
+    share = np.clip((shifted - right) / width + 0.5, 0.0, 1.0)
+    right = right.astype(np.int32)
+    table, base = textures.tables.reshape(-1), rows * TABLE
+    first, second = table[base + ((right - 1) & (TABLE - 1))], table[base + (right & (TABLE - 1))]
+    return first + share * (second - first)
