@@ -43,7 +43,7 @@ class RectifiedFlow:
         return 1.0 - level
 
     def noise(self, level: Tensor) -> Tensor:
-        """level."""
+        """The level itself."""
         return level
 
     def time(self, level: Tensor) -> Tensor:

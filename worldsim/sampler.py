@@ -1,10 +1,11 @@
 """Samplers as pure functions of (denoise, x, levels).
 
-`denoise(x, level)` returns the model's estimate of the clean latent. Levels are a decreasing sequence that starts at the
-level of `x` and usually ends at 0. All samplers here solve the probability-flow equation of a noise path.
+`denoise(x, level)` returns the model's estimate of the clean latent. Levels are a decreasing sequence that starts at
+the level of `x` and usually ends at 0. All samplers here solve the probability-flow equation of a noise path.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -59,7 +60,7 @@ def sample(
         damping: Factor on every update but the last one's target; below 1 it counters drift of long rollouts.
     """
     path = path or RectifiedFlow()
-    for here, there in zip(levels[:-1], levels[1:], strict=True):
+    for here, there in pairwise(levels):
         here, there = here.to(x), there.to(x)  # noqa: PLW2901 - the same levels, on the latent's device
         clean = denoise(x, here)
         if method == "heun" and there > 0:

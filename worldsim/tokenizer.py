@@ -108,7 +108,7 @@ class ConvTokenizer(nn.Module):
     def bottleneck(self, frames: Tensor) -> Tensor:
         """(B, T, 3, H, W) to raw latents (B, F, C, h, w) in (-1, 1)."""
         check_frame_size(*frames.shape[-2:], self.config)
-        groups = self._group(frames)
+        groups = self.group(frames)
         return self.encoder(groups.flatten(0, 1)).unflatten(0, groups.shape[:2])
 
     def from_bottleneck(self, raw: Tensor) -> Tensor:
@@ -141,7 +141,8 @@ class ConvTokenizer(nn.Module):
         self.mean.copy_(raw.float().mean(dim=(0, 1, 3, 4)))
         self.std.copy_(raw.float().std(dim=(0, 1, 3, 4)).clamp(min=1e-3))
 
-    def _group(self, frames: Tensor) -> Tensor:
+    def group(self, frames: Tensor) -> Tensor:
+        """(B, T, 3, H, W) to groups (B, F, 3 * temporal stride, H, W); the first frame fills the first group alone."""
         stride = self.config.temporal_stride
         num_latents(frames.shape[1], stride)
         if stride == 1:

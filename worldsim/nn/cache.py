@@ -66,10 +66,18 @@ class RingCache:
         mask = seen[:, None].expand(-1, keys.shape[1], -1).flatten(0, 1)[:, None, None]
         return keys.to(k_BNHD.dtype), values.to(v_BNHD.dtype), mask
 
-    def fill(self, block: int, k_BFNHD: Tensor, v_BFNHD: Tensor, first: int) -> None:
-        """Writes a run of past frames, of which `first` is the index of the first, in place; keeps the last `window`."""
-        count = min(k_BFNHD.shape[1], self.window)
-        start = first + k_BFNHD.shape[1] - count
-        slots = torch.arange(start, start + count, device=self.frame.device) % self.window
-        self.keys[block].index_copy_(2, slots, k_BFNHD[:, -count:].transpose(1, 2).to(self.keys.dtype))
-        self.values[block].index_copy_(2, slots, v_BFNHD[:, -count:].transpose(1, 2).to(self.values.dtype))
+    def fill(self, block: int, k_BFNHD: Tensor, v_BFNHD: Tensor, positions: Tensor) -> None:
+        """Writes a run of past frames in place; keeps the last `window` of them.
+
+        Args:
+            block: Which block's cache.
+            k_BFNHD: Rotated keys (B, F, N, H, D).
+            v_BFNHD: Values, like the keys.
+            positions: (B, F) consecutive frame indices; negative ones stand for frames that never were.
+        """
+        k, v, positions = k_BFNHD[:, -self.window :], v_BFNHD[:, -self.window :], positions[:, -self.window :]
+        rows = torch.arange(len(positions), device=positions.device)[:, None].expand_as(positions)
+        real = positions >= 0
+        rows, slots = rows[real], (positions % self.window)[real]
+        self.keys[block][rows, :, slots] = k[real].to(self.keys.dtype)
+        self.values[block][rows, :, slots] = v[real].to(self.values.dtype)

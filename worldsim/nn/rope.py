@@ -44,7 +44,7 @@ def grid_rotation(
 
     Kinds:
         "axial": integer patch coordinates with base 100; sizes and aspect ratios may vary at will.
-        "pixel": coordinates from -1 to 1 with frequencies from pi to max_freq / 2 * pi, max_freq 256 (Oasis' transformer).
+        "pixel": coordinates from -1 to 1 with frequencies from pi to 128 pi (Oasis' transformer).
     """
     half = head_dim // 2
     if kind == "axial":

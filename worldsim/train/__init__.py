@@ -1,0 +1,1 @@
+"""Training: tokenizer, then dynamics."""

@@ -1,0 +1,120 @@
+"""What a training run is made of."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from worldsim.config import Config, ModelConfig, TextConfig, TokenizerConfig
+from worldsim.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig(Config):
+    """AdamW with warm-up, a constant rate, and a linear decay to zero at the end.
+
+    Attributes:
+        steps: Updates in all.
+        batch_size: Windows an update.
+        rate: Peak learning rate.
+        warmup: Updates over which the rate rises.
+        decay: Share of the updates, at the end, over which the rate falls.
+        weight_decay: Decoupled weight decay of matrices.
+        clip: Largest gradient norm.
+        ema: Decay of the moving average of the weights.
+    """
+
+    steps: int
+    batch_size: int
+    rate: float = 1e-3
+    warmup: int = 100
+    decay: float = 0.25
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.999
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1 or self.rate <= 0:
+            raise ConfigError(
+                expected="steps, batch_size and rate above 0",
+                got=f"{self.steps}, {self.batch_size}, {self.rate}",
+                remedy="Raise them.",
+            )
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of update `step`, counted from 0."""
+        up = min(1.0, (step + 1) / max(1, self.warmup))
+        left = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return self.rate * min(up, left, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsConfig(Config):
+    """The objective of the transformer.
+
+    Attributes:
+        length: Frames of a training window; above the model's window, so that sliding is seen.
+        level_mean: Mean of the logit of the target frames' noise level.
+        level_std: Its standard deviation.
+        pure_noise: Share of target frames at level 1, where sampling starts.
+        weight_floor: The loss weighs a frame by 1 / max(level, floor)^2, the velocity loss with a floor.
+        context_noise: Largest noise level of context frames.
+        context_clean: Share of windows whose context stays clean.
+        feedback: Share of updates whose context is partly the model's own prediction.
+        drop_text: Share of windows without text.
+        drop_action: Share of windows without actions.
+        bidirectional: Share of updates in which time is bidirectional.
+        reward_weight: Weight of the reward loss.
+        termination_weight: Weight of the termination loss.
+    """
+
+    length: int = 20
+    level_mean: float = 1.0
+    level_std: float = 1.4
+    pure_noise: float = 0.15
+    weight_floor: float = 0.3
+    context_noise: float = 0.4
+    context_clean: float = 0.4
+    feedback: float = 0.25
+    drop_text: float = 0.1
+    drop_action: float = 0.1
+    bidirectional: float = 0.1
+    reward_weight: float = 0.1
+    termination_weight: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """A whole run: tokenizer, then dynamics.
+
+    Attributes:
+        data: Directory of the dataset.
+        tokenizer: The tokenizer's shape.
+        model: The transformer's shape; `action_dim` is taken from the dataset.
+        tokenizer_optimiser: Training of the tokenizer, on single frames.
+        optimiser: Training of the transformer.
+        dynamics: Objective of the transformer.
+        held_out: Share of episodes, the last ones, that are never trained on.
+        seed: Everything random follows from it.
+        precision: Autocast type.
+        compile: Whether to run the networks through torch.compile.
+        device: Where to train; "auto" takes CUDA if there is one.
+        threads: CPU threads; 0 leaves PyTorch's choice.
+        log_every: Updates between two lines of metrics.
+        save_minutes: Minutes between two saved states.
+        evaluate_every: Updates between two evaluations on held-out episodes.
+    """
+
+    data: str
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(text=TextConfig()))
+    tokenizer_optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(steps=4000, batch_size=32))
+    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(steps=4000, batch_size=16))
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    held_out: float = 0.02
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    compile: bool = False
+    device: str = "auto"
+    threads: int = 0
+    log_every: int = 20
+    save_minutes: float = 2.0
+    evaluate_every: int = 500

@@ -1,0 +1,62 @@
+"""Presets: functions that return a training configuration."""
+
+from collections.abc import Callable
+
+from worldsim.config import ModelConfig, TextConfig, TokenizerConfig
+from worldsim.errors import UnknownNameError
+from worldsim.train.config import DynamicsConfig, OptimiserConfig, TrainConfig
+
+
+def bounce(data: str) -> TrainConfig:
+    """The shipped 2D world: 64 x 64 pixels, 10 frames a second, 2.9 M parameters beside the text encoder."""
+    return TrainConfig(
+        data=data,
+        tokenizer=TokenizerConfig(latent_channels=8, width=64, encoder_depth=2, decoder_depth=1),
+        model=ModelConfig(latent_channels=8, width=160, depth=6, heads=5, window=16, text=TextConfig()),
+        tokenizer_optimiser=OptimiserConfig(steps=6000, batch_size=32, rate=2e-3),
+        optimiser=OptimiserConfig(steps=6000, batch_size=16, rate=1.5e-3),
+        dynamics=DynamicsConfig(length=20),
+    )
+
+
+def room(data: str) -> TrainConfig:
+    """The shipped 3D world: 64 x 64 pixels, textured, with a longer window so that what was seen is remembered."""
+    return TrainConfig(
+        data=data,
+        tokenizer=TokenizerConfig(latent_channels=16, width=64, encoder_depth=2, decoder_depth=1),
+        model=ModelConfig(latent_channels=16, width=160, depth=6, heads=5, window=24, text=TextConfig()),
+        tokenizer_optimiser=OptimiserConfig(steps=6000, batch_size=32, rate=2e-3),
+        optimiser=OptimiserConfig(steps=6000, batch_size=12, rate=1.5e-3),
+        dynamics=DynamicsConfig(length=28),
+    )
+
+
+def tiny(data: str) -> TrainConfig:
+    """A few seconds of training, for trying the machinery on any dataset."""
+    return TrainConfig(
+        data=data,
+        tokenizer=TokenizerConfig(latent_channels=4, width=16, encoder_depth=1, decoder_depth=1),
+        model=ModelConfig(
+            latent_channels=4, width=32, depth=2, heads=2, window=4, text=TextConfig(buckets=64, max_tokens=48)
+        ),
+        tokenizer_optimiser=OptimiserConfig(steps=40, batch_size=4, warmup=5),
+        optimiser=OptimiserConfig(steps=20, batch_size=4, warmup=5),
+        dynamics=DynamicsConfig(length=6),
+        held_out=0.2,
+        log_every=5,
+        evaluate_every=10,
+    )
+
+
+PRESETS: dict[str, Callable[[str], TrainConfig]] = {"bounce": bounce, "room": room, "tiny": tiny}
+
+
+def preset(name: str, data: str) -> TrainConfig:
+    """The preset of that name.
+
+    Raises:
+        UnknownNameError: If there is none.
+    """
+    if name not in PRESETS:
+        raise UnknownNameError(kind="preset", name=name, known=PRESETS)
+    return PRESETS[name](data)
