@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.errors import MeasureError
+from eval.physics.phyworld_table import Case, Row, group_of, table
 from eval.physics.phyworld_tracking import (
     DT_S,
     MISSING_SPEED,
@@ -32,10 +33,14 @@ __all__ = [
     "MISSING_SPEED",
     "BallErrors",
     "BallTrack",
+    "Case",
     "CollisionErrors",
+    "Row",
     "evaluate_ball",
     "evaluate_collision",
+    "group_of",
     "relative_to_floor",
+    "table",
     "track_ball",
 ]
 

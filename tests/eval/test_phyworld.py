@@ -158,3 +158,60 @@ def test_an_empty_video_costs_the_full_charge_in_the_fixed_mode():
     found = pw.evaluate_ball(frames, truth, radius=1.0, speed=0.0, fixed=True)
     assert found.velocity_error == pw.MISSING_SPEED
     assert found.missing == 1
+
+
+def case(radii, speeds, error=0.1, floor=0.05):
+    return pw.Case(radii=radii, speeds=speeds, error=error, floor=floor)
+
+
+@pytest.mark.parametrize(
+    ("radii", "speeds", "family", "published", "fixed"),
+    [
+        ((1.0,), (2.0,), "uniform", "in", "in"),
+        ((0.7,), (1.0,), "uniform", "in", "in"),
+        ((1.4,), (4.0,), "parabola", "in", "in"),
+        ((0.65,), (2.0,), "uniform", "radius out", "small"),
+        ((1.5,), (2.0,), "uniform", "radius out", "large"),
+        ((1.0,), (0.5,), "uniform", "speed out", "slow"),
+        ((1.0,), (4.5,), "uniform", "speed out", "fast"),
+        ((1.5,), (4.5,), "uniform", "both out", "crossed"),
+        ((1.0,), (0.0,), "uniform", "at rest", "at rest"),
+        ((0.4,), (2.0,), "uniform", None, "small"),
+        ((1.5, 0.6), (1.0, 4.0), "collision", "in", "in"),
+        ((1.6, 1.0), (1.0, 4.0), "collision", "radius out", "large"),
+        ((1.0, 0.5), (2.0, 2.0), "collision", None, "in"),
+        ((1.6, 0.4), (2.0, 2.0), "collision", None, "crossed"),
+        ((1.0, 1.0), (0.0, 2.0), "collision", "at rest", "at rest"),
+    ],
+)
+def test_cases_fall_into_the_groups_of_the_protocol(radii, speeds, family, published, fixed):
+    assert pw.group_of(case(radii, speeds), family) == published
+    assert pw.group_of(case(radii, speeds), family, fixed=True) == fixed
+
+
+def test_table_averages_by_group_counts_the_undefined_and_divides_by_the_floor():
+    cases = [case((1.0,), (2.0,), e) for e in (0.1, 0.3)]
+    cases += [case((1.0,), (5.0,), 0.8, 0.1), case((1.6,), (2.0,), float("nan")), case((0.3,), (2.0,), 9.0, 1.0)]
+    rows = {r.group: r for r in pw.table(cases, "uniform")}
+    assert rows["in"].error == pytest.approx(0.2)
+    assert rows["in"].relative == pytest.approx(4.0)
+    assert rows["in"].interval[0] >= 0.1
+    assert rows["in"].interval[1] <= 0.3
+    assert (rows["out"].n, rows["out"].undefined) == (1, 1)
+    assert np.isnan(rows["at rest"].error)
+    fixed = {r.group: r for r in pw.table(cases, "uniform", fixed=True)}
+    assert fixed["small"].error == 9.0
+    assert fixed["out"].n == 2
+    with pytest.raises(MeasureError):
+        pw.table([], "uniform")
+    with pytest.raises(MeasureError):
+        pw.table(cases, "collision")
+    with pytest.raises(MeasureError):
+        pw.table(cases, "pendulum")
+
+
+def test_floor_of_the_protocol_is_that_of_rendering_and_tracking():
+    published = [one_ball(f"{n}_render_of_gt").velocity_error for n in ("uniform", "parabola", "parabola_256px")]
+    # The paper reports 0.010 for this floor at 256 pixels.
+    assert published[2] == pytest.approx(0.010, abs=0.002)
+    assert max(published) < 0.02
