@@ -8,6 +8,7 @@ import numpy as np
 
 from eval.clip import Clip
 from eval.errors import MeasureError
+from eval.geometry.depth import FLOW_SIDE
 from eval.score import Unmeasurable
 
 # Root mean square gradient (grey levels per pixel, at a shorter side of 256) from which a shift of half a pixel changes
@@ -42,12 +43,21 @@ def require_side(clip: Clip, minimum: int) -> None:
         )
 
 
-def texture_energy(grey: np.ndarray) -> np.ndarray:
-    """Root mean square gradient over 9 x 9 pixels of an image (H, W), in grey levels per pixel; float32 (H, W)."""
-    image = grey.astype(np.float32)
+def texture_energy(frame: np.ndarray) -> np.ndarray:
+    """Root mean square gradient around each pixel of a frame uint8 (H, W, 3): float32 (H, W).
+
+    In grey levels per pixel at a shorter side of 256, whatever the frame's size, over 9 x 9 pixels.
+    """
+    image = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
     dx = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)
     dy = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)
-    return np.sqrt(cv2.blur(dx * dx + dy * dy, (_TEXTURE_WINDOW, _TEXTURE_WINDOW)))
+    power = cv2.blur(dx * dx + dy * dy, (_TEXTURE_WINDOW, _TEXTURE_WINDOW))
+    return np.sqrt(power) * np.float32(min(image.shape) / FLOW_SIDE)
+
+
+def textured(*frames: np.ndarray) -> np.ndarray:
+    """Where any of the pictures has texture, (H, W) bool: a pixel that lost it on the way stays in the denominator."""
+    return np.maximum.reduce([texture_energy(f) for f in frames]) > TEXTURE_LEVELS_PER_PX
 
 
 def spread(indices: int, most: int) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from eval.clip import Clip
 from eval.geometry import guards
 from eval.geometry.depth import FLOW_SIDE, Correspondence, View, correspond, residual_flow_px, sample
+from eval.geometry.guards import textured
 from eval.geometry.pose import check_intrinsics, check_poses, pixel_grid
 from eval.score import Measurement, Unmeasurable, evaluator
+from eval.uncertainty import standard_error
 
 # Below this the two views share too little of the world for their comparison to stand for the frame.
 MIN_VISIBLE = 0.1
@@ -64,7 +65,7 @@ def check_pair(target: View, source: View, K: np.ndarray) -> PairCheck | None:
     if found.visible.mean() < MIN_VISIBLE:
         return None
     warped = sample(source.frame, found.pixels) * found.visible[..., None]
-    tested = found.visible & (_textured(warped, target.frame, found.visible))
+    tested = found.visible & textured(target.frame, np.where(found.visible[..., None], warped, target.frame))
     return PairCheck(
         flow_px=residual_flow_px(warped, target.frame, found.visible),
         tested=tested,
@@ -78,16 +79,6 @@ def commanded_motion_px(found: Correspondence) -> float:
     still = pixel_grid(height, width)[:2].T.reshape(height, width, 2)
     shift = np.linalg.norm((found.pixels - still)[found.visible], axis=1)
     return float(np.median(shift)) * FLOW_SIDE / min(height, width)
-
-
-def _textured(warped: np.ndarray, frame: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Where either picture has texture: a pixel that lost its texture on the way stays in the denominator."""
-    # Gradients are per native pixel; at a shorter side of 256 the same edge is spread over more pixels.
-    scale = min(visible.shape) / FLOW_SIDE
-    grey_frame = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    grey_warped = np.where(visible, cv2.cvtColor(warped, cv2.COLOR_RGB2GRAY), grey_frame)
-    energy = np.maximum(guards.texture_energy(grey_frame), guards.texture_energy(grey_warped))
-    return energy * scale > guards.TEXTURE_LEVELS_PER_PX
 
 
 @evaluator("residual_flow", suite="geometry", unit="share", better="lower", needs=("depth_m", "world_from_camera", "K"))
@@ -128,7 +119,7 @@ def residual_flow(
     return Measurement(
         value=value,
         normalised=1.0 - value,
-        uncertainty=standard_error(list(shares.values())),
+        uncertainty=standard_error(np.array(list(shares.values()))),
         coverage=tested / len(pairs),
         per_frame=per_frame,
         offending=tuple(int(i) for i in np.flatnonzero(per_frame > OFFENDING_SHARE)),
@@ -148,8 +139,3 @@ def frame_means(values: dict[tuple[int, int], float], num_frames: int) -> np.nda
         total[target] += value
         count[target] += 1
     return np.divide(total, count, out=np.full(num_frames, np.nan), where=count > 0)
-
-
-def standard_error(values: list[float]) -> float | None:
-    """Of the mean; None for a single value. Pairs that share frames are correlated: a lower bound."""
-    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None

@@ -5,10 +5,11 @@ import numpy as np
 
 from eval.clip import Clip
 from eval.geometry import guards
-from eval.geometry.known_depth import frame_means, standard_error
+from eval.geometry.known_depth import frame_means
 from eval.geometry.matching import detect, match
 from eval.geometry.parallax import TwoView, two_view
 from eval.score import Measurement, Unmeasurable, evaluator
+from eval.uncertainty import standard_error
 
 MIN_SIDE = 128
 # Sparse matching gains nothing from more pixels than this and slows with them.
@@ -82,7 +83,7 @@ def _summary(fits: dict[tuple[int, int], TwoView | None], num_frames: int) -> Me
     return Measurement(
         value=value,
         normalised=value,
-        uncertainty=standard_error(list(tested.values())),
+        uncertainty=standard_error(np.array(list(tested.values()))),
         coverage=len(tested) / len(fits),
         per_frame=frame_means(tested, num_frames),
         offending=tuple(b for (_, b), share in tested.items() if share < 0.5),

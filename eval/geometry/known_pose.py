@@ -1,0 +1,284 @@
+"""Evaluators for clips whose camera is known and depth is not: plane-sweep residual, and TSED."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from eval.clip import Clip
+from eval.geometry import guards
+from eval.geometry.epipolar import fundamental_from_poses, symmetric_epipolar_distance
+from eval.geometry.known_depth import MIN_VISIBLE, OFFENDING_SHARE, frame_means
+from eval.geometry.matching import Features, detect, match
+from eval.geometry.parallax import transfer_error
+from eval.geometry.planesweep import Explained, Neighbour, explain, hidden, hypotheses
+from eval.geometry.pose import check_intrinsics, check_poses, median_parallax_px, relative_pose
+from eval.score import Measurement, Unmeasurable, evaluator
+from eval.uncertainty import standard_error
+
+# Larger frames are reduced to this shorter side: the residual is measured in 256ths of the picture anyway.
+SWEEP_SIDE = 128
+TSED_SIDE = 128
+# Parallax below this (pixels at a shorter side of 256) leaves the epipolar line undefined by matching noise.
+NO_BASELINE_PX = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """One (target, source) pair of a plane sweep.
+
+    Attributes:
+        target: Frame index.
+        source: Frame index.
+        residual_px: (H, W) flow that no depth explains, pixels at a shorter side of 256.
+        tested: (H, W) bool.
+    """
+
+    target: int
+    source: int
+    residual_px: np.ndarray
+    tested: np.ndarray
+
+
+def sweep_clip(
+    frames: np.ndarray,
+    world_from_camera: np.ndarray,
+    K: np.ndarray,
+    *,
+    offsets: tuple[int, ...] = (1, 2),
+    near_m: float = 0.25,
+    far_m: float = 12.0,
+    planes: int = 48,
+    left_out: np.ndarray | None = None,
+) -> Iterator[Swept]:
+    """Sweeps every frame against its neighbours on both sides; memory does not grow with the clip.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        world_from_camera: (T, 4, 4).
+        K: (3, 3), pixels.
+        offsets: Distances of the neighbours in frames.
+        near_m: Nearest depth that the scene may have.
+        far_m: Farthest.
+        planes: Number of hypotheses between them.
+        left_out: (T, H, W) bool, pixels of moving objects, or None.
+
+    Yields:
+        One `Swept` a pair, in order of the target.
+
+    Raises:
+        MeasureError: On an empty depth range.
+    """
+    inverse_depths = hypotheses(near_m, far_m, planes)
+    found: dict[int, tuple[list[tuple[int, Neighbour]], Explained]] = {}
+    reach = max(offsets)
+
+    def solve(target: int) -> None:
+        around = [target + sign * offset for offset in offsets for sign in (-1, 1)]
+        near = [
+            (
+                j,
+                Neighbour(
+                    frame=frames[j], source_from_target=relative_pose(world_from_camera[target], world_from_camera[j])
+                ),
+            )
+            for j in sorted(around)
+            if 0 <= j < len(frames)
+        ]
+        found[target] = near, explain(frames[target], [n for _, n in near], K, inverse_depths)
+
+    for target in range(len(frames)):
+        for ahead in range(target, min(target + reach, len(frames) - 1) + 1):
+            if ahead not in found:
+                solve(ahead)
+        neighbours, explained = found[target]
+        for index, (source, neighbour) in enumerate(neighbours):
+            tested = explained.inside[index] & guards.textured(frames[target])
+            tested &= ~hidden(explained, index, neighbour, found[source][1].inverse_depth, K)
+            if left_out is not None:
+                tested &= ~left_out[target]
+            yield Swept(target=target, source=source, residual_px=explained.residual_px[index], tested=tested)
+        found.pop(target - reach, None)
+
+
+def movers(clip: Clip) -> np.ndarray | None:
+    """Pixels (T, H, W) of objects that move, or of all segmented objects if their motion is unknown; None without any.
+
+    One pixel around them belongs to them too: edges are mixtures.
+    """
+    segmentation = clip.truth.get("segmentation")
+    if segmentation is None:
+        return None
+    objects = clip.truth.get("world_from_object")
+    moving = segmentation > 0
+    if objects is not None:
+        moves = np.abs(np.diff(objects, axis=0, prepend=objects[:1])).max(axis=(0, 2, 3)) > 1e-3
+        moving = np.isin(segmentation, 1 + np.flatnonzero(moves))
+    return np.stack([cv2.dilate(m.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0 for m in moving])
+
+
+@evaluator("plane_sweep", suite="geometry", unit="share", better="lower", needs=("world_from_camera", "K"))
+def plane_sweep(
+    clip: Clip,
+    *,
+    threshold_px: float = 0.5,
+    offsets: tuple[int, ...] = (1, 2),
+    near_m: float = 0.25,
+    far_m: float = 12.0,
+    planes: int = 48,
+) -> Measurement:
+    """Share of pixels that no depth map explains under the commanded camera; depth need not be known.
+
+    For each frame the depth map is sought under which its neighbours, warped by the commanded motion, land on it; what
+    still moves by more than `threshold_px` counts. Weaker than `residual_flow`: errors that look like another depth
+    pass. Moving objects are left out where `segmentation` names them.
+
+    Args:
+        clip: With poses and intrinsics.
+        threshold_px: Unexplained flow that counts, in pixels at a shorter side of 256.
+        offsets: Distances of the neighbours in frames, taken on both sides.
+        near_m: Nearest depth that is believed.
+        far_m: Farthest depth that is believed: without a limit a frozen picture passes as a distant world.
+        planes: Number of depth hypotheses.
+    """
+    guards.require_frames(clip, 3)
+    with guards.refusals():
+        poses = check_poses(clip.truth["world_from_camera"], num_frames=len(clip))
+        K = check_intrinsics(clip.truth["K"])
+        frames, K, left_out = _reduced(clip, K)
+        if _commanded_px(poses, K, frames.shape[1:3], max(offsets), np.sqrt(near_m * far_m)) < threshold_px:
+            raise Unmeasurable("inapplicable", "the commanded camera stands still: a frozen picture would pass")
+        shares: dict[tuple[int, int], float] = {}
+        tested, pairs, outside = 0.0, 0, 0
+        for swept in sweep_clip(
+            frames, poses, K, offsets=offsets, near_m=near_m, far_m=far_m, planes=planes, left_out=left_out
+        ):
+            pairs += 1
+            if swept.tested.mean() < MIN_VISIBLE:
+                outside += 1
+                continue
+            shares[swept.source, swept.target] = float((swept.residual_px[swept.tested] > threshold_px).mean())
+            tested += float(swept.tested.mean())
+    if not shares:
+        raise Unmeasurable("insufficient", "too little texture or overlap to compare neighbouring frames")
+    per_frame = frame_means(shares, len(clip))
+    value = float(np.mean(list(shares.values())))
+    return Measurement(
+        value=value,
+        normalised=1.0 - value,
+        uncertainty=standard_error(per_frame),
+        coverage=tested / pairs,
+        per_frame=per_frame,
+        offending=tuple(int(i) for i in np.flatnonzero(per_frame > OFFENDING_SHARE)),
+        details={"pairs": pairs, "pairs_untested": outside},
+    )
+
+
+@evaluator("tsed", suite="geometry", unit="share", better="higher", needs=("world_from_camera", "K"))
+def tsed(
+    clip: Clip,
+    *,
+    threshold_px: float = 2.0,
+    min_matches: int = 10,
+    gaps: tuple[int, ...] = (1, 2, 4),
+    curve_px: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0),
+    typical_depth_m: float = 3.0,
+    max_pairs: int = 48,
+) -> Measurement:
+    """Share of frame pairs whose SIFT matches lie on the commanded epipolar lines (TSED, arXiv 2304.10700).
+
+    Pairs without enough matches count as inconsistent. Where the commanded camera only turns, epipolar lines do not
+    exist and matches are held against the homography of the turn. Blind to errors along the lines: see `plane_sweep`.
+
+    Args:
+        clip: With poses and intrinsics, frames of at least 128 px.
+        threshold_px: The median distance must stay below, in pixels at a shorter side of 256.
+        min_matches: Matches that a pair needs.
+        gaps: Frame distances.
+        curve_px: Thresholds of the curve in the details.
+        typical_depth_m: Depth at which a translation must cause a pixel of parallax to count as one.
+        max_pairs: At most this many pairs a gap, evenly spread.
+    """
+    guards.require_frames(clip, 2)
+    guards.require_side(clip, TSED_SIDE)
+    with guards.refusals():
+        poses = check_poses(clip.truth["world_from_camera"], num_frames=len(clip))
+        K = check_intrinsics(clip.truth["K"])
+        scale = 256.0 / min(clip.frames.shape[1:3])
+        pairs = [(int(i), int(i) + g) for g in gaps if g < len(clip) for i in guards.spread(len(clip) - g, max_pairs)]
+        if _commanded_px(poses, K, clip.frames.shape[1:3], max(gaps), typical_depth_m) < threshold_px:
+            raise Unmeasurable("inapplicable", "the commanded camera stands still: a frozen picture would pass")
+        found = {i: detect(clip.frames[i]) for i in sorted({i for pair in pairs for i in pair})}
+        if max(len(f) for f in found.values()) < min_matches:
+            raise Unmeasurable("insufficient", f"too little texture: no frame has {min_matches} SIFT keypoints")
+        flat = np.full(clip.frames.shape[1:3], typical_depth_m)
+        medians, counts, turns = {}, {}, 0
+        for a, b in pairs:
+            b_from_a = relative_pose(poses[a], poses[b])
+            is_turn = median_parallax_px(b_from_a, K, flat) * scale < NO_BASELINE_PX
+            turns += is_turn
+            distances = _distances(found[a], found[b], b_from_a, K, is_turn=is_turn) * scale
+            counts[a, b] = len(distances)
+            medians[a, b] = float(np.median(distances)) if len(distances) else np.inf
+
+    def consistent(limit: float) -> dict[tuple[int, int], float]:
+        return {pair: float(counts[pair] >= min_matches and medians[pair] < limit) for pair in pairs}
+
+    shares = consistent(threshold_px)
+    value = float(np.mean(list(shares.values())))
+    return Measurement(
+        value=value,
+        normalised=value,
+        uncertainty=float(np.sqrt(value * (1 - value) / len(pairs))),
+        per_frame=frame_means(shares, len(clip)),
+        offending=tuple(sorted({b for (_, b), good in shares.items() if not good})),
+        details={
+            "pairs": len(pairs),
+            "pairs_unmatched": sum(n < min_matches for n in counts.values()),
+            "pairs_turning_only": int(turns),
+            "curve_px": list(curve_px),
+            "curve_share": [float(np.mean(list(consistent(limit).values()))) for limit in curve_px],
+            "by_gap": {
+                g: float(np.mean([v for (a, b), v in shares.items() if b - a == g])) for g in gaps if g < len(clip)
+            },
+            "median_px": float(np.median(list(medians.values()))),
+        },
+    )
+
+
+def _distances(a: Features, b: Features, b_from_a: np.ndarray, K: np.ndarray, *, is_turn: bool) -> np.ndarray:
+    in_a, in_b = match(a, b)
+    if is_turn:
+        return transfer_error(a.points[in_a], b.points[in_b], K @ b_from_a[:3, :3] @ np.linalg.inv(K))
+    return symmetric_epipolar_distance(a.points[in_a], b.points[in_b], fundamental_from_poses(b_from_a, K, K))
+
+
+def _commanded_px(poses: np.ndarray, K: np.ndarray, size: tuple[int, ...], gap: int, depth_m: float) -> float:
+    """Largest mean motion, over pairs `gap` apart, of the picture's centre and corners at one depth; 256 px a side."""
+    height, width = size
+    gap = min(gap, len(poses) - 1)
+    corners = np.array([[0.5, 0.5, 1], [0.25, 0.25, 1], [0.75, 0.25, 1], [0.25, 0.75, 1], [0.75, 0.75, 1]])
+    pixels = (corners * [width, height, 1]).T
+    points = np.linalg.inv(K) @ pixels * depth_m
+    b_from_a = relative_pose(poses[:-gap], poses[gap:])
+    moved = K @ (b_from_a[:, :3, :3] @ points + b_from_a[:, :3, 3:])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shift = np.linalg.norm(moved[:, :2] / moved[:, 2:] - pixels[:2], axis=1)
+    shift = np.where(moved[:, 2] > 0, shift, np.inf)
+    return float(shift.mean(axis=1).max()) * 256.0 / min(height, width)
+
+
+def _reduced(clip: Clip, K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Frames, intrinsics and mask of movers at a shorter side of at most `SWEEP_SIDE`."""
+    height, width = clip.frames.shape[1:3]
+    left_out = movers(clip)
+    scale = SWEEP_SIDE / min(height, width)
+    if scale >= 1.0:
+        return clip.frames, K, left_out
+    size = (round(width * scale), round(height * scale))
+    frames = np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in clip.frames])
+    K = np.diag([size[0] / width, size[1] / height, 1.0]) @ K
+    if left_out is not None:
+        left_out = np.stack([cv2.resize(m.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0 for m in left_out])
+    return frames, K, left_out
