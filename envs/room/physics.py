@@ -58,18 +58,19 @@ class World:
         model, data = self.model, self.data
         data.ctrl[:] = walker_velocity_m_per_s
         data.qvel[:2] = walker_velocity_m_per_s
-        geoms, rows, impulses = [], [], []
+        touches: list[tuple[np.ndarray, ...]] = []
         for _ in range(SUBSTEPS):
             mj.mj_step(model, data)
-            if data.ncon:
+            if data.ncon and data.nefc:
                 contact = data.contact
-                touching = contact.efc_address >= 0
-                geoms.append(contact.geom[touching])
-                rows.append(np.hstack([contact.pos[touching], contact.frame[touching, :3]]))
-                impulses.append(data.efc_force[contact.efc_address[touching]] * model.opt.timestep)
+                address = contact.efc_address.copy()
+                # The arrays are views of MuJoCo's memory and change with the next step.
+                touches.append(
+                    (contact.geom.copy(), contact.pos.copy(), contact.frame.copy(), address, data.efc_force[address])
+                )
         # A step leaves poses where they were before its integration.
         mj.mj_kinematics(model, data)
-        self.contacts = self._merge(geoms, rows, impulses)
+        self.contacts = self._merge(touches)
 
     def _no_contacts(self) -> np.ndarray:
         # Every pair of slots, and every slot with the floor and with the walls: nothing is ever cut off.
@@ -78,26 +79,26 @@ class World:
         table[:, 0] = -1.0
         return table
 
-    def _merge(self, geoms: list[np.ndarray], rows: list[np.ndarray], impulses: list[np.ndarray]) -> np.ndarray:
+    def _merge(self, touches: list[tuple[np.ndarray, ...]]) -> np.ndarray:
         """Contacts of a frame, one row a touching pair: impulse-weighted mean point and normal, summed impulse."""
         table = self._no_contacts()
-        if not geoms:
+        if not touches:
             return table
-        pairs = self.slot_of_geom[np.concatenate(geoms)]
-        values, impulse = np.concatenate(rows), np.concatenate(impulses)
-        swap = pairs[:, 0] < pairs[:, 1]
+        geoms, points, frames, address, force = (np.concatenate(parts) for parts in zip(*touches, strict=True))
+        # A contact without an address is near but not active.
+        impulse = np.where(address >= 0, force, 0.0) * self.model.opt.timestep
+        pairs = self.slot_of_geom[geoms]
         # The room, if it takes part, is slot_b; the normal points from slot_a into slot_b.
-        pairs[swap] = pairs[swap][:, ::-1]
-        values[swap, 3:] *= -1.0
-        keys = pairs[:, 0] * (self.num_slots + 2) + pairs[:, 1] - WALL
-        unique, index = np.unique(keys, return_inverse=True)
-        total = np.bincount(index, impulse)
-        table[: len(unique), 0] = unique // (self.num_slots + 2)
-        table[: len(unique), 1] = unique % (self.num_slots + 2) + WALL
-        for column in range(6):
-            mean = np.bincount(index, impulse * values[:, column]) / np.maximum(total, 1e-12)
-            table[: len(unique), 2 + column] = mean
-        table[: len(unique), 8] = total
+        slot_a, slot_b = pairs.max(axis=1), pairs.min(axis=1)
+        sign = np.where(pairs[:, 0] >= pairs[:, 1], impulse, -impulse)
+        base = self.num_slots - WALL
+        keys = slot_a * base + slot_b - WALL
+        total = np.bincount(keys, impulse)
+        found = np.flatnonzero(total > 0.0)
+        columns = [found // base, found % base + WALL]
+        columns += [np.bincount(keys, impulse * points[:, axis])[found] / total[found] for axis in range(3)]
+        columns += [np.bincount(keys, sign * frames[:, axis])[found] / total[found] for axis in range(3)]
+        table[: len(found)] = np.stack([*columns, total[found]], axis=1)
         return table
 
     def get_state(self) -> np.ndarray:

@@ -7,6 +7,7 @@ is that of the pixel centre.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from envs.room.textures import FILTER_SIGMA_PX, NUM_SURFACES, Textures, cells, g
 _SUB_SIGMA_PX = float(np.sqrt(FILTER_SIGMA_PX**2 - 0.25**2))
 _SUB_OFFSETS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
 
-_ALONG_AXIS = np.array([1, 1, 0, 0, 0, 0])
-_UP_AXIS = np.array([2, 2, 2, 2, 1, 1])
+_FACE_AXES = ((1, 2), (0, 2), (0, 1))
+"""The two world axes that span the faces at right angles to x, y and z."""
+
 _SHADOW_EPS = 1e-6
 _SOLID_GROUPS = np.array([0, 1, 0, 0, 0, 0], np.uint8)
 """MuJoCo geom groups that are drawn: solids are in group 1, walls and the walker in group 0."""
@@ -33,6 +35,7 @@ class Stage:
     Attributes:
         model, data: MuJoCo model and data with up-to-date kinematics; geoms of group 1 are drawn.
         slot_of_geom: (ngeom,) int, object slot of each geom.
+        solid_geoms: (n,) int, the geoms of the solids.
         room_m: (3,) length, width, height; the room spans [-L/2, L/2] x [-W/2, W/2] x [0, H].
         lights_m: (L, 3) point lights.
         light_power: Radiance scale of the sum of the lights.
@@ -44,6 +47,7 @@ class Stage:
     model: Any
     data: Any
     slot_of_geom: np.ndarray
+    solid_geoms: np.ndarray
     room_m: np.ndarray
     lights_m: np.ndarray
     light_power: float
@@ -71,7 +75,7 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class _Hits:
-    """Where P rays meet the scene: rays (P, 3), depth (P,), surface (P,), normal (P, 3)."""
+    """Where P rays meet the scene, components first: rays (3, P), depth (P,), surface (P,) int16, normal (3, P)."""
 
     rays: np.ndarray
     depth: np.ndarray
@@ -92,10 +96,10 @@ class Renderer:
     """
 
     def __init__(self, size: tuple[int, int], fov_deg: float = 70.0, *, antialias: bool = True) -> None:
-        self.size, self.antialias = (int(size[0]), int(size[1])), antialias
         self.K = intrinsics(size, fov_deg)
-        self._rays = pixel_rays(self.K, self.size).reshape(-1, 3)
-        self._sub_offsets = np.array([(dx / self.K[0, 0], dy / self.K[1, 1], 0.0) for dx, dy in _SUB_OFFSETS])
+        self.size, self.antialias = (int(size[0]), int(size[1])), antialias
+        self._rays = np.ascontiguousarray(pixel_rays(self.K, self.size).reshape(-1, 3).T)
+        self._sub_offsets = np.array([(dx / self.K[0, 0], dy / self.K[1, 1], 0.0) for dx, dy in _SUB_OFFSETS]).T
 
     def render(self, stage: Stage, world_from_camera: np.ndarray) -> Picture:
         """Draws one frame.
@@ -106,57 +110,82 @@ class Renderer:
         """
         height, width = self.size
         rotation, origin = world_from_camera[:3, :3], world_from_camera[:3, 3]
-        hits = _cast(stage, origin, self._rays @ rotation.T)
-        radiance, lit = self._shade(stage, hits, origin, rotation, FILTER_SIGMA_PX)
-        if self.antialias:
-            edge = np.flatnonzero(_edges((2 * hits.surface + lit).reshape(height, width)))
-            if len(edge):
-                rays = self._rays[edge, None, :] + self._sub_offsets
-                sub = _cast(stage, origin, rays.reshape(-1, 3) @ rotation.T)
-                fine, _ = self._shade(stage, sub, origin, rotation, _SUB_SIGMA_PX)
-                # Averaged after clipping: a pixel half covered by something overexposed is half overexposed.
-                radiance[edge] = np.minimum(fine, 1.0).reshape(len(edge), len(_SUB_OFFSETS), 3).mean(axis=1)
-        return Picture(
-            rgb=_encode(radiance).reshape(height, width, 3),
+        hits = _cast(stage, origin, rotation @ self._rays)
+        light, lit = _irradiance(stage, origin, hits)
+        num = height * width
+        picture = Picture(
+            rgb=np.empty((height, width, 3), np.uint8),
             depth_m=hits.depth.astype(np.float32).reshape(height, width),
-            segmentation=np.maximum(hits.surface - (NUM_SURFACES - 1), 0).astype(np.int16).reshape(height, width),
-            normals=hits.normal.astype(np.float32).reshape(height, width, 3),
+            segmentation=np.maximum(hits.surface - (NUM_SURFACES - 1), 0).reshape(height, width),
+            normals=hits.normal.T.astype(np.float32).reshape(height, width, 3),
         )
-
-    def _shade(
-        self, stage: Stage, hits: _Hits, origin: np.ndarray, rotation: np.ndarray, sigma_px: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Linear radiance (P, 3) float32 and a bit mask (P,) of the lights that each point sees."""
-        points = origin + hits.depth[:, None] * hits.rays
-        light, lit = _irradiance(stage, points, hits.normal)
+        edge = np.zeros(0, np.int64)
+        if self.antialias:
+            edge = np.flatnonzero(_edges((hits.surface * 8 + lit).reshape(height, width)))
+        if len(edge):
+            rays = self._rays[:, edge, None] + self._sub_offsets[:, None, :]
+            fine = _cast(stage, origin, rotation @ rays.reshape(3, -1))
+            fine_light, _ = _irradiance(stage, origin, fine)
+            hits, light = _joined(hits, fine), np.concatenate([light, fine_light])
         order = np.argsort(hits.surface, kind="stable")
-        footprints = _footprints(hits, rotation, self.K)
-        albedo = np.empty((len(points), 3), np.float32)
-        albedo[order] = _albedo(
-            stage, hits.surface[order], points[order], (footprints[0][order], footprints[1][order]), sigma_px
-        )
-        return albedo * light[:, None], lit
+        if len(edge):
+            needed = np.ones(len(light), bool)
+            needed[edge] = False
+            order = order[needed[order]]
+        sigma = np.where(order < num, np.float32(FILTER_SIGMA_PX), np.float32(_SUB_SIGMA_PX))
+        radiance = np.zeros((3, len(light)), np.float32)
+        radiance[:, order] = _albedo(stage, origin, _sorted(hits, order), self._pixel_steps(rotation), sigma)
+        radiance *= light
+        if len(edge):
+            # Averaged after clipping: a pixel half covered by something overexposed is half overexposed.
+            fine_radiance = np.minimum(radiance[:, num:], np.float32(1.0)).reshape(3, len(edge), -1)
+            radiance[:, edge] = fine_radiance.sum(axis=2) * np.float32(1.0 / len(_SUB_OFFSETS))
+        picture.rgb[:] = _encode(radiance[:, :num]).T.reshape(height, width, 3)
+        return picture
+
+    def _pixel_steps(self, rotation: np.ndarray) -> np.ndarray:
+        """(2, 3) change of the ray direction from one pixel column, and one pixel row, to the next."""
+        return np.stack([rotation[:, 0] / self.K[0, 0], rotation[:, 1] / self.K[1, 1]])
+
+
+def _joined(first: _Hits, second: _Hits) -> _Hits:
+    return _Hits(
+        np.concatenate([first.rays, second.rays], axis=1),
+        np.concatenate([first.depth, second.depth]),
+        np.concatenate([first.surface, second.surface]),
+        np.concatenate([first.normal, second.normal], axis=1),
+    )
+
+
+def _sorted(hits: _Hits, order: np.ndarray) -> _Hits:
+    """Hits in another order and in single precision, which is enough for colour."""
+    rays, normal = (np.stack([row.astype(np.float32).take(order) for row in rows]) for rows in (hits.rays, hits.normal))
+    return _Hits(rays, hits.depth.astype(np.float32).take(order), hits.surface.take(order), normal)
 
 
 def _cast(stage: Stage, origin: np.ndarray, rays: np.ndarray) -> _Hits:
-    """Nearest surfaces along rays from a point inside the room; the ray parameter is the depth."""
+    """Nearest surfaces along rays (3, P) from a point inside the room; the ray parameter is the depth."""
     length, width, height = stage.room_m
-    low, high = np.array([-length / 2, -width / 2, 0.0]), np.array([length / 2, width / 2, height])
-    towards_high = rays > 0.0
+    low = np.array([-length / 2, -width / 2, 0.0]) - origin
+    high = np.array([length / 2, width / 2, height]) - origin
     with np.errstate(divide="ignore", invalid="ignore"):
-        reach = np.where(towards_high, high - origin, low - origin) / rays
-    reach[rays == 0.0] = np.inf
-    axis = reach.argmin(axis=1)
-    index = np.arange(len(rays))
-    depth = reach[index, axis]
-    positive = towards_high[index, axis]
-    surface = 2 * axis + positive
-    normal = np.zeros((len(rays), 3))
-    normal[index, axis] = np.where(positive, -1.0, 1.0)
+        inverse = 1.0 / rays
+        # Inside a box the ray leaves each pair of faces where it is farther along; 0 * inf is a ray in the face itself.
+        reach = np.fmax(low[:, None] * inverse, high[:, None] * inverse)
+    depth = np.minimum(np.minimum(reach[0], reach[1]), reach[2])
+    surface = np.full(len(depth), 4, np.int16)
+    surface[reach[1] == depth] = 2
+    surface[reach[0] == depth] = 0
+    axis = surface >> 1
+    index = np.arange(len(depth))
+    positive = rays[axis, index] > 0.0
+    surface += positive
+    normal = np.zeros(rays.shape)
+    normal[axis, index] = 1.0 - 2.0 * positive
     near, distance, geom, geom_normal = _cast_solids(stage, origin, rays)
     keep = (geom >= 0) & (distance < depth[near])
     near = near[keep]
-    depth[near], normal[near] = distance[keep], geom_normal[keep]
+    depth[near], normal[:, near] = distance[keep], geom_normal[keep].T
     surface[near] = NUM_SURFACES + stage.slot_of_geom[geom[keep]]
     return _Hits(rays, depth, surface, normal)
 
@@ -164,7 +193,7 @@ def _cast(stage: Stage, origin: np.ndarray, rays: np.ndarray) -> _Hits:
 def _cast_solids(
     stage: Stage, origin: np.ndarray, rays: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Casts the rays that pass a bounding sphere: (index of the ray, distance, geom or -1, normal) of those."""
+    """Casts the rays (3, P) that pass a bounding sphere: (index of the ray, distance, geom or -1, normal) of those."""
     near = _near_solids(stage, origin, rays)
     num = len(near)
     geom, distance, normal = np.full(num, -1, np.int32), np.full(num, -1.0), np.zeros((num, 3))
@@ -173,7 +202,7 @@ def _cast_solids(
             stage.model,
             stage.data,
             pnt=np.ascontiguousarray(origin),
-            vec=rays[near].reshape(-1),
+            vec=rays[:, near].T.reshape(-1),
             geomgroup=_SOLID_GROUPS,
             flg_static=1,
             bodyexclude=-1,
@@ -187,82 +216,104 @@ def _cast_solids(
 
 
 def _near_solids(stage: Stage, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Indices of the rays that pass through the bounding sphere of any solid."""
-    solids = np.flatnonzero(stage.model.geom_group == 1)
-    if not len(solids):
+    """Indices of the rays (3, P) that pass through the bounding sphere of any solid."""
+    if not len(stage.solid_geoms):
         return np.zeros(0, np.int64)
+    solids = stage.solid_geoms
     towards = stage.data.geom_xpos[solids] - origin
-    radius = stage.model.geom_rbound[solids] * (1.0 + 1e-6) + 1e-6
-    squared = np.einsum("ni,ni->n", towards, towards)
+    # Widened by more than the single precision of this test can err.
+    radius = stage.model.geom_rbound[solids] * 1.001 + 1e-4
+    reach = np.einsum("ni,ni->n", towards, towards) - radius**2
     # A ray of direction d meets a sphere around c iff d·c >= |d| sqrt(|c|² - r²); from inside, every ray does.
-    reach = np.where(squared > radius**2, np.sqrt(np.maximum(squared - radius**2, 0.0)), -np.inf)
-    length = np.sqrt(np.einsum("pi,pi->p", rays, rays))
-    return np.flatnonzero((rays @ towards.T >= length[:, None] * reach).any(axis=1))
+    bound = np.where(reach > 0.0, np.sqrt(np.maximum(reach, 0.0)), -1e9).astype(np.float32)
+    single = rays.astype(np.float32)
+    length = np.sqrt(np.einsum("ip,ip->p", single, single))
+    along = (towards.astype(np.float32) @ single) / length
+    return np.flatnonzero((along >= bound[:, None]).any(axis=0))
 
 
-def _irradiance(stage: Stage, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Light (P,) float32 arriving at points, and the bit mask (P,) of the lights that reach them."""
+def _irradiance(stage: Stage, origin: np.ndarray, hits: _Hits) -> tuple[np.ndarray, np.ndarray]:
+    """Light (P,) float32 arriving where rays hit, and the bit mask (P,) int16 of the lights that reach there."""
     # The ambient part stands for light that walls and floor return: upward faces get most, the ceiling a little less.
-    total = (0.42 + 0.04 * normals[:, 2]).astype(np.float32)
-    lit = np.zeros(len(points), np.int64)
+    total = (0.42 + 0.04 * hits.normal[2]).astype(np.float32)
+    lit = np.zeros(len(total), np.int16)
+    points = hits.depth * hits.rays
     for index, light in enumerate(stage.lights_m):
-        beam = points - light
-        squared = np.einsum("pi,pi->p", beam, beam)
-        cosine = -np.einsum("pi,pi->p", beam, normals) / np.sqrt(squared)
-        visible = cosine > 0.0
-        near, distance, geom, _ = _cast_solids(stage, light, beam)
-        visible[near[(geom >= 0) & (distance < 1.0 - _SHADOW_EPS)]] = False
+        beam = points + (origin - light)[:, None]
+        squared = np.einsum("ip,ip->p", beam, beam)
         # Half of an inverse square law: constant exposure has to hold from corner to corner.
-        strength = stage.light_power / len(stage.lights_m) * cosine / (1.0 + 0.06 * squared)
-        total += np.where(visible, strength, 0.0).astype(np.float32)
-        lit |= visible.astype(np.int64) << index
+        strength = -np.einsum("ip,ip->p", beam, hits.normal) / (np.sqrt(squared) * (1.0 + 0.06 * squared))
+        facing = np.flatnonzero(strength > 0.0)
+        near, distance, geom, _ = _cast_solids(stage, light, beam[:, facing])
+        shaded = facing[near[(geom >= 0) & (distance < 1.0 - _SHADOW_EPS)]]
+        strength[shaded] = 0.0
+        lit[strength > 0.0] |= 1 << index
+        total += (np.maximum(strength, 0.0) * (stage.light_power / len(stage.lights_m))).astype(np.float32)
     return total, lit
 
 
-def _footprints(hits: _Hits, rotation: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives (P, 3) float32 of the surface point by the pixel column and row, in metres a pixel."""
-    facing = np.einsum("pi,pi->p", hits.rays, hits.normal)
-    facing = np.where(np.abs(facing) < 1e-4, -1e-4, facing)
-    slope = hits.depth / facing
-    result = []
-    for axis in (0, 1):
-        step = rotation[:, axis] / K[axis, axis]
-        along_ray = slope * (hits.normal @ step)
-        result.append((hits.depth[:, None] * step - along_ray[:, None] * hits.rays).astype(np.float32))
-    return result[0], result[1]
-
-
-def _albedo(
-    stage: Stage,
-    surface: np.ndarray,
-    points: np.ndarray,
-    footprints: tuple[np.ndarray, np.ndarray],
-    sigma_px: float,
-) -> np.ndarray:
-    """(P, 3) float32 filtered albedo of points sorted by surface."""
+def _albedo(stage: Stage, origin: np.ndarray, hits: _Hits, pixel_steps: np.ndarray, sigma_px: np.ndarray) -> np.ndarray:
+    """(3, P) float32 filtered albedo of hits sorted by surface; sigma_px (P,) is the width of the pixel filter."""
     textures = stage.textures
     num_surfaces = len(textures.tones)
     origins, frames = np.zeros((num_surfaces, 3)), np.tile(np.eye(3, dtype=np.float32), (num_surfaces, 1, 1))
     origins[:NUM_SURFACES] = -stage.room_shift_m
-    solids = np.flatnonzero(stage.model.geom_group == 1)
-    slots = NUM_SURFACES + stage.slot_of_geom[solids]
-    rotation = stage.data.geom_xmat[solids].reshape(-1, 3, 3)
-    frames[slots] = rotation
-    shift = stage.slot_shift_m[stage.slot_of_geom[solids]]
-    origins[slots] = stage.data.geom_xpos[solids] - np.einsum("nij,nj->ni", rotation, shift)
-    local = (points - origins[surface]).astype(np.float32)
-    factor = 1.0 + grain(textures, surface, local, frames, footprints[0], footprints[1], sigma_px)
-    shade = np.zeros(len(surface), np.float32)
-    num = int(np.searchsorted(surface, NUM_SURFACES))
-    if num:
-        faces, index = surface[:num], np.arange(num)
-        spread = 2.0 * sigma_px * (np.abs(footprints[0][:num]) + np.abs(footprints[1][:num]))
-        along, up = _ALONG_AXIS[faces], _UP_AXIS[faces]
-        shade[:num] = cells(
-            textures, faces, local[index, along], local[index, up], spread[index, along], spread[index, up]
-        )
-    tones = textures.tones[surface]
-    return (tones[:, 0] + shade[:, None] * (tones[:, 1] - tones[:, 0])) * factor[:, None]
+    rotation = stage.data.geom_xmat[stage.solid_geoms].reshape(-1, 3, 3)
+    slots = stage.slot_of_geom[stage.solid_geoms]
+    frames[NUM_SURFACES + slots] = rotation
+    shift = np.einsum("nij,nj->ni", rotation, stage.slot_shift_m[slots])
+    origins[NUM_SURFACES + slots] = stage.data.geom_xpos[stage.solid_geoms] - shift
+    bounds = np.searchsorted(hits.surface, np.arange(num_surfaces + 1))
+    parts = [(k, slice(a, b)) for k, (a, b) in enumerate(pairwise(bounds.tolist())) if b > a]
+    across, down = _footprints(hits, pixel_steps, sigma_px)
+    offsets = (origin - origins).astype(np.float32)
+    local = hits.depth * hits.rays
+    for surface, part in parts:
+        local[:, part] += offsets[surface, :, None]
+    colour = np.empty(local.shape, np.float32)
+    num = int(bounds[NUM_SURFACES])
+    shade = _cell_shade(textures, parts, local[:, :num], across[:, :num], down[:, :num], hits.surface[:num])
+    for surface, part in parts:
+        dark, light = textures.tones[surface, :, :, None]
+        factor = 1.0 + grain(textures, surface, frames[surface], local[:, part], across[:, part], down[:, part])
+        colour[:, part] = dark * factor
+        if surface < NUM_SURFACES:
+            colour[:, part] += (light - dark) * (shade[part] * factor)
+    return colour
+
+
+def _cell_shade(
+    textures: Textures,
+    parts: list[tuple[int, slice]],
+    local: np.ndarray,
+    across: np.ndarray,
+    down: np.ndarray,
+    faces: np.ndarray,
+) -> np.ndarray:
+    """(P,) shade of the cells at points of room faces, sorted by face; see `_albedo`."""
+    # A box of this width has about the variance of the Gaussian filter.
+    spread = np.abs(across)
+    spread += np.abs(down)
+    spread *= np.float32(2.0)
+    flat = np.empty((4, len(faces)), np.float32)
+    for surface, part in parts:
+        if surface < NUM_SURFACES:
+            first, second = _FACE_AXES[surface // 2]
+            flat[0, part], flat[1, part] = local[first, part], local[second, part]
+            flat[2, part], flat[3, part] = spread[first, part], spread[second, part]
+    return cells(textures, faces, *flat)
+
+
+def _footprints(hits: _Hits, pixel_steps: np.ndarray, sigma_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Extents (3, P) float32, in metres, of the pixel filter on the surface along the pixel's columns and rows."""
+    facing = np.minimum(np.einsum("ip,ip->p", hits.rays, hits.normal), np.float32(-1e-4))
+    scale = hits.depth * sigma_px
+    steps = pixel_steps.astype(np.float32)
+    slopes = (steps @ hits.normal) * (scale / facing)
+    across, down = steps[0, :, None] * scale, steps[1, :, None] * scale
+    across -= slopes[0] * hits.rays
+    down -= slopes[1] * hits.rays
+    return across, down
 
 
 def _edges(labels: np.ndarray) -> np.ndarray:

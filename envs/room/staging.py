@@ -24,6 +24,7 @@ def stage_of(world: World) -> Stage:
         model=world.model,
         data=world.data,
         slot_of_geom=world.slot_of_geom,
+        solid_geoms=np.flatnonzero(world.slot_of_geom > 0),
         room_m=np.asarray(scene.room_m, float),
         lights_m=np.asarray(scene.lights_m, float),
         light_power=scene.light_power,

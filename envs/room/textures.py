@@ -135,50 +135,35 @@ def _solid_waves(rng: np.random.Generator, size_m: float) -> np.ndarray:
 
 
 def grain(
-    textures: Textures,
-    ids: np.ndarray,
-    local: np.ndarray,
-    frames: np.ndarray,
-    footprint_x: np.ndarray,
-    footprint_y: np.ndarray,
-    sigma_px: float = FILTER_SIGMA_PX,
+    textures: Textures, surface: int, frame: np.ndarray, local: np.ndarray, across: np.ndarray, down: np.ndarray
 ) -> np.ndarray:
-    """Evaluates the plane waves at surface points, filtered by the pixel footprint.
+    """Evaluates the plane waves at points of one surface, filtered by the pixel footprint.
 
     Args:
         textures: The scene's textures.
-        ids: (P,) surface of each point, sorted ascending (points of a surface are evaluated together).
-        local: (P, 3) float32 points relative to the origin of their surface, world axes.
-        frames: (S, 3, 3) float32 rotation of each surface's axes into the world.
-        footprint_x: (P, 3) float32 derivative of the point by the pixel column, in metres a pixel.
-        footprint_y: The same for the pixel row.
-        sigma_px: Standard deviation of the Gaussian pixel filter.
+        surface: Index of the surface.
+        frame: (3, 3) float32 rotation of the surface's axes into the world.
+        local: (3, P) float32 points relative to the origin of the surface, world axes.
+        across: (3, P) float32 extent on the surface of the Gaussian pixel filter along the pixel columns: the
+            derivative of the point times the filter's standard deviation.
+        down: The same along the pixel rows.
 
     Returns:
         (P,) float32, zero mean over a surface, in (-1, 1).
     """
-    num = textures.phases.shape[1]
-    phase, across, down, gain = (np.empty((len(ids), num), np.float32) for _ in range(4))
-    bounds = np.flatnonzero(np.diff(ids)) + 1
-    for start, stop in zip([0, *bounds], [*bounds, len(ids)], strict=True):
-        if start == stop:
-            continue
-        surface, part = ids[start], slice(start, stop)
-        k_world = frames[surface] @ textures.waves[surface]
-        np.matmul(local[part], k_world, out=phase[part])
-        phase[part] += textures.phases[surface]
-        np.matmul(footprint_x[part], k_world, out=across[part])
-        np.matmul(footprint_y[part], k_world, out=down[part])
-        gain[part] = textures.amplitudes[surface]
-    np.square(across, out=across)
-    np.square(down, out=down)
-    across += down
-    across *= np.float32(-0.5 * sigma_px**2)
-    np.exp(across, out=across)
+    k_world = (frame @ textures.waves[surface]).T
+    squared = k_world @ across
+    np.square(squared, out=squared)
+    other = k_world @ down
+    np.square(other, out=other)
+    squared += other
+    squared *= np.float32(-0.5)
+    np.exp(squared, out=squared)
+    phase = k_world @ local
+    phase += textures.phases[surface, :, None]
     np.cos(phase, out=phase)
-    phase *= across
-    phase *= gain
-    return phase.sum(axis=1)
+    phase *= squared
+    return textures.amplitudes[surface] @ phase
 
 
 def cells(
