@@ -38,6 +38,11 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "cylinder": ("cylinder", "drum"),
     "ellipsoid": ("ellipsoid", "egg"),
     "cube": ("cube",),
+    # things that do not move
+    "floor": ("floor", "ground"),
+    "ramp": ("ramp", "slope"),
+    "pin": ("pin", "peg"),
+    "occluder": ("screen", "occluder"),
     # colours
     "red": ("red", "crimson"),
     "orange": ("orange", "amber"),
@@ -50,7 +55,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "black": ("black",),
     "grey": ("grey", "gray"),
 }
-"""Canonical word -> the words a caption may use for it (the canonical one first). No word belongs to two entries."""
+"""Canonical word -> the words a caption may use for it (the plainest first). No word belongs to two entries."""
 
 _CANONICAL = {word: name for name, words in SYNONYMS.items() for word in words}
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -71,6 +76,20 @@ def wording(name: str, rng: np.random.Generator | None) -> str:
     if name not in SYNONYMS:
         raise UnknownNameError(kind="caption word", name=name, known=SYNONYMS)
     return choose(SYNONYMS[name], rng)
+
+
+def name_of(colour: str, noun: str, rng: np.random.Generator | None) -> str:
+    """Colour and noun in words, both given by their canonical names.
+
+    Raises:
+        UnknownNameError: One of them is not a key of `SYNONYMS`.
+    """
+    return f"{wording(colour, rng)} {wording(noun, rng)}"
+
+
+def shuffled(parts: Sequence[_T], rng: np.random.Generator | None) -> list[_T]:
+    """The parts as they are without a generator, in random order with it."""
+    return list(parts) if rng is None else [parts[i] for i in rng.permutation(len(parts))]
 
 
 def canonical(word: str, among: Mapping[str, object] | Sequence[str] | None = None) -> str:

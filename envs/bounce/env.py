@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -10,11 +10,11 @@ import numpy as np
 from envs.bounce.captions import caption
 from envs.bounce.ranges import ranges
 from envs.bounce.render import Drawing, Renderer, check_size, view_m
-from envs.bounce.scenarios import SCENARIOS, make_scene
+from envs.bounce.scenarios import EPISODE_FRAMES, SCENARIOS, make_scene
 from envs.bounce.scene import FRAME_S, Scene
 from envs.bounce.truth import Truth, capacity
 from envs.bounce.world import Contact, World
-from envs.captions import check_detail
+from envs.captions import Detail, check_detail
 from envs.errors import ActionError, SceneError, UnknownNameError
 
 ACTIONS = ("stay", "left", "right", "up", "down")
@@ -33,9 +33,9 @@ class BounceEnv(gym.Env[np.ndarray, np.int64]):
     agent and one action, 0.
 
     Task: +1 whenever the agent begins to touch the target that the caption names, -1 whenever it begins to touch the
-    hazard. A touch counts if the two have been apart for a second, so that pressing against the target scores once. With
-    `terminate=True` the episode ends at the first such touch; by default it goes on, which suits learning from rollouts.
-    Episodes are truncated after `episode_frames` actions.
+    hazard. A touch counts if the two have been apart for a second, so pressing against the target scores once. With
+    `terminate=True` the episode ends at the first such touch; by default it goes on, which suits learning from
+    rollouts. Episodes are truncated after `episode_frames` actions.
 
     `info["caption"]` and `info["truth"]` follow docs/architecture.md; `envs.bounce.truth.CONTACT_COLUMNS` names the
     columns of contacts.
@@ -46,7 +46,7 @@ class BounceEnv(gym.Env[np.ndarray, np.int64]):
         split: "train", or an out-of-distribution axis of `envs.bounce.ranges.splits(scenario)`.
         detail: Of the caption: "short", "medium" or "dense".
         terminate: Whether a touch ends the episode.
-        episode_frames: Actions until truncation.
+        episode_frames: Actions until truncation; by default that of `envs.bounce.scenarios.EPISODE_FRAMES`.
         slots: N, the number of object slots in the truth; by default what the scenario and split need.
         render_mode: "rgb_array", or None.
 
@@ -55,7 +55,7 @@ class BounceEnv(gym.Env[np.ndarray, np.int64]):
         SceneError: Impossible size.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": round(1 / FRAME_S)}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / FRAME_S)}  # noqa: RUF012 - Gymnasium's own form
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class BounceEnv(gym.Env[np.ndarray, np.int64]):
         split: str = "train",
         detail: str = "short",
         terminate: bool = False,
-        episode_frames: int = 200,
+        episode_frames: int | None = None,
         slots: int | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -75,7 +75,9 @@ class BounceEnv(gym.Env[np.ndarray, np.int64]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise UnknownNameError(kind="render mode", name=str(render_mode), known=self.metadata["render_modes"])
         self.scenario, self.size, self.split = scenario, (int(size[0]), int(size[1])), split
-        self.detail, self.terminate, self.episode_frames = check_detail(detail), terminate, episode_frames
+        self.detail: Detail = check_detail(detail)
+        self.terminate = terminate
+        self.episode_frames = EPISODE_FRAMES[scenario] if episode_frames is None else episode_frames
         self.render_mode = render_mode
         self.has_agent = scenario == "billiards"
         largest = max(ranges(scenario, split).count) + self.has_agent

@@ -71,12 +71,12 @@ class Sampler:
                 fitting = [(colour or c, shape or s) for c, s in free]
             unused = [p for p in fitting if p[0] not in [c for c, _ in looks]] or fitting
             c, s = unused[int(self.rng.integers(len(unused)))]
-            looks.append((c, next(known for known in SHAPES if known == s)))
+            looks.append((str(c), next(known for known in SHAPES if known == s)))
         return looks
 
-    def _given(self, factor: str, k: int) -> Any:
+    def _given(self, factor: str, k: int) -> object:
         value = self.options.get(factor)
-        return value[k] if _is_list(value) else value
+        return value[k] if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else value
 
     def value(self, factor: str, k: int = 0) -> float:
         """A factor of the k-th object: the option where given, else a draw from the range."""
@@ -95,9 +95,10 @@ class Sampler:
         """Acceleration (x, y)."""
         given = self.options.get("gravity_m_per_s2")
         if _is_list(given):
-            if len(given) != 2:
+            vector = np.asarray(given, dtype=float)
+            if vector.shape != (2,):
                 raise SceneError(expected="gravity as a number or two", got=given, remedy="Give (x, y) in m/s².")
-            return float(given[0]), float(given[1])
+            return float(vector[0]), float(vector[1])
         strength = self.value("gravity_m_per_s2")
         return 0.0, -strength if strength else 0.0
 
@@ -106,11 +107,11 @@ class Sampler:
         turn = self.rng.uniform(0.0, 2.0 * math.pi) if angle is None else angle
         return round(speed * math.cos(turn), 3) + 0.0, round(speed * math.sin(turn), 3) + 0.0
 
-    def material(self) -> dict[str, float]:
+    def material(self) -> dict[str, Any]:
         """Friction and restitution, the same for all solids of a scene."""
         return {"restitution": self.value("restitution"), "friction": self.value("friction")}
 
-    def body(self, k: int, position_m: Vector = (0.0, 0.0), **extra: Any) -> Solid:
+    def body(self, k: int, position_m: Vector = (0.0, 0.0), **extra: object) -> Solid:
         """The k-th object with its look, size and density; everything else from `extra`."""
         colour, shape = self.looks[k]
         traits: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """A Bounce scene as plain data: solids, fixtures, rods, gravity. Checked on construction, equal by value, picklable."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from typing import Literal
@@ -19,6 +19,7 @@ PALETTE: dict[str, tuple[int, int, int]] = {**COLOURS, "black": (25, 25, 25), "g
 FRAME_S = 0.1
 VIEW_M = 10.0
 OVERLAP_M = 1e-6
+WALLS = ("left wall", "right wall", "floor wall", "ceiling wall")
 Vector = tuple[float, float]
 
 
@@ -35,8 +36,9 @@ class Solid:
         angle_rad: Counter-clockwise.
         angular_velocity_rad_per_s: Counter-clockwise.
         density_kg_per_m2: Mass per area.
-        friction: Coulomb coefficient; that of a contact is the product of both sides' (fixtures and walls have 1).
-        restitution: 0 to 1; that of a contact is the product of both sides' (fixtures and walls have 1).
+        friction: Coulomb coefficient; that of a contact is the product of both sides' (floors, ramps and pins have 1,
+            the walls 0).
+        restitution: 0 to 1; that of a contact is the product of both sides' (everything fixed has 1).
         role: "agent" obeys actions, "target" is to be touched, "hazard" avoided.
         aspect: Width over height of a box, length over width of a capsule (at least 1).
     """
@@ -88,14 +90,17 @@ class Solid:
 
     @property
     def area_m2(self) -> float:
+        """Area, the same for every shape of this radius."""
         return math.pi * self.radius_m**2
 
     @property
     def mass_kg(self) -> float:
+        """Area times density."""
         return self.density_kg_per_m2 * self.area_m2
 
     @cached_property
     def outline(self) -> "Outline":
+        """The convex outline about the centre of mass."""
         return outline(self)
 
 
@@ -193,7 +198,6 @@ class Scene:
     gravity_m_per_s2: Vector = (0.0, 0.0)
     walls: bool = True
     view_m: Vector = (VIEW_M, VIEW_M)
-    scenario: str = field(default="custom", compare=False)
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(g) for g in self.gravity_m_per_s2):
@@ -201,10 +205,22 @@ class Scene:
         for k, solid in enumerate(self.solids):
             if solid.role == "agent" and k != 0:
                 raise SceneError(expected="the agent in slot 0", got=f"slot {k}", remedy="Put the agent first.")
+        self._check_names()
         for rod in self.rods:
             if not 0 <= rod.solid < len(self.solids):
                 raise SceneError(expected="a rod to an existing solid", got=rod.solid, remedy="Use its slot number.")
         self._check_fit()
+
+    def _check_names(self) -> None:
+        """The task's caption must name one object only."""
+        looks = [(solid.colour, solid.shape) for solid in self.solids]
+        for k, solid in enumerate(self.solids):
+            if self.agent and solid.role in ("target", "hazard") and looks.count(looks[k]) > 1:
+                raise SceneError(
+                    expected=f"a {solid.role} that its colour and shape tell from all others",
+                    got=f"{looks.count(looks[k])} times {solid.colour} {solid.shape}",
+                    remedy="Give the objects different colours or shapes.",
+                )
 
     def _check_fit(self) -> None:
         placed = [s.outline.placed(s.position_m, s.angle_rad) for s in self.solids]
@@ -236,6 +252,11 @@ class Scene:
                         got=f"the {solid.colour} {solid.shape} (slot {k}) overlapping it by {-gap:.3g} m",
                         remedy=remedy,
                     )
+
+    @property
+    def static_names(self) -> tuple[str, ...]:
+        """What does not move and can be touched, in the order of contact numbers -1, -2, ..."""
+        return (*(f.kind for f in self.fixtures if f.kind != "occluder"), *(WALLS if self.walls else ()))
 
     @property
     def agent(self) -> bool:

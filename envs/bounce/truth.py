@@ -17,11 +17,10 @@ CONTACT_COLUMNS = (
     "impulse_y_n_s",
     "time_s",
 )
-"""Columns of `truth["contacts"]`: one row for each pair of bodies that touched since the last frame. `slot_b` is -1 - k for
-the k-th static body (colliding fixtures in order, then left, right, floor and ceiling wall). The normal points from a to b
-and the impulse, summed over the frame, acts on b (a received the opposite). `time_s` is that of the first touch, from the
-start of the frame. Unused rows hold -1 in `slot_a` and 0 elsewhere (NaN would make Gymnasium's `check_env` find two equal
-infos different)."""
+"""Columns of `truth["contacts"]`: one row for each pair of bodies that touched since the last frame. `slot_b` is -1 - k
+for the k-th static body (`Scene.static_names`). The normal points from a to b and the impulse, summed over the frame,
+acts on b (a received the opposite). `time_s` is that of the first touch, from the start of the frame. Unused rows hold
+-1 in `slot_a` and 0 elsewhere (NaN would make Gymnasium's `check_env` find two equal infos different)."""
 
 
 def contact_rows(contacts: list[Contact], capacity: int) -> np.ndarray:

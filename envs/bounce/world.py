@@ -2,15 +2,15 @@
 
 Three choices make pymunk accurate enough to judge others by:
 
-- **Leapfrog.** pymunk moves a body by its velocity, then adds gravity. If the velocity it holds runs half a substep ahead
-  of the positions, this is the leapfrog scheme, exact under constant acceleration; an elastic bounce stays exact too,
-  because the reflected half-step velocity is again half a substep ahead. `velocity_m_per_s` in the truth is the velocity
-  at the time of the frame; `lead_m_per_s` keeps the difference.
-- **No hidden position correction.** pymunk's correction of overlaps adds pseudo velocities that no getter shows and that
-  lift bodies against gravity. It is switched off (`collision_bias = 1`); sustained contacts that sink deeper than
+- **Leapfrog.** pymunk moves a body by its velocity, then adds gravity. If the velocity it holds runs half a substep
+  ahead of the positions, this is the leapfrog scheme, exact under constant acceleration; an elastic bounce stays exact
+  too, because the reflected half-step velocity is again half a substep ahead. `velocity_m_per_s` is the velocity at the
+  time of the frame; `lead_m_per_s` keeps the difference.
+- **No hidden position correction.** pymunk's correction of overlaps adds pseudo velocities that no getter shows and
+  that lift bodies against gravity. It is switched off (`collision_bias = 1`); sustained contacts that sink deeper than
   `SLOP_M` are pushed apart here, once a frame.
-- **Markov frames.** Contact caches are dropped at every frame border (shapes leave and re-enter the space), so positions,
-  velocities and leads are the whole state: a restored state continues bit for bit as the original did.
+- **Markov frames.** Contact caches are dropped at every frame border (shapes leave and re-enter the space), so
+  positions, velocities and leads are the whole state: a restored state continues bit for bit as the original did.
 """
 
 from dataclasses import dataclass, replace
@@ -18,15 +18,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pymunk
 from pymunk import batch
+from pymunk.constraints import PinJoint
 
-from envs.bounce.scene import FRAME_S, Scene, Solid
+from envs.bounce.scene import FRAME_S, WALLS, Scene, Solid
 
 SUBSTEPS = 50
-ITERATIONS = 30
+# Two-point impacts converge slowly: 200 iterations keep their energy, 30 suffice to rest.
+ITERATIONS, ITERATIONS_ELASTIC = 30, 200
 SLOP_M = 0.02
-# A change of velocity of up to this many free-fall increments a substep is a push (rest, sliding, a rod), not an impact.
+# A change of velocity of up to this many free-fall increments a substep is a push (rest, sliding, a rod), no impact.
 PUSH_LIMIT = 4.0
-WALLS = ("left wall", "right wall", "floor wall", "ceiling wall")
 
 _BODY_FIELDS = (
     batch.BodyFields.BODY_ID
@@ -107,14 +108,13 @@ class World:
         self.scene, self.substeps = scene, substeps
         self.dt_s = FRAME_S / substeps
         self._space = space = pymunk.Space()
-        space.iterations = ITERATIONS
+        space.iterations = ITERATIONS_ELASTIC if any(s.restitution for s in scene.solids) else ITERATIONS
         space.gravity = scene.gravity_m_per_s2
         space.collision_bias = 1.0
         space.collision_slop = 0.0
         space.collision_persistence = 1
         self._bodies: list[pymunk.Body] = []
         self._shapes: list[pymunk.Shape] = []
-        self.static_names: list[str] = []
         self._number: dict[int, int] = {}
         self._add_static()
         for k, solid in enumerate(scene.solids):
@@ -123,7 +123,7 @@ class World:
             self._shapes.append(shape)
             self._number[body.id] = k
             space.add(body, shape)
-        self._joints: list[pymunk.PinJoint] = []
+        self._joints: list[PinJoint] = []
         n = len(scene.solids)
         self._mass = np.array([s.mass_kg for s in scene.solids])
         self.moment_kg_m2 = np.array([moment_kg_m2(s) for s in scene.solids])
@@ -180,6 +180,7 @@ class World:
         found: dict[tuple[int, int], Contact] = {}
         step, dt = self._space.step, self.dt_s
         rows: list[tuple[int, int, list[float]]] = []
+        before = np.zeros((0, 2))
         for i in range(self.substeps):
             for body, force in forces:
                 body.force = force
@@ -208,8 +209,8 @@ class World:
         self._joints = [self._joint(rod.solid, rod.pivot_m) for rod in self.scene.rods]
         space.add(*self._shapes, *self._joints)
 
-    def _joint(self, solid: int, pivot: tuple[float, float]) -> pymunk.PinJoint:
-        joint = pymunk.PinJoint(self._space.static_body, self._bodies[solid], pivot, (0.0, 0.0))
+    def _joint(self, solid: int, pivot: tuple[float, float]) -> PinJoint:
+        joint = PinJoint(self._space.static_body, self._bodies[solid], pivot, (0.0, 0.0))
         joint.distance = float(np.hypot(*np.subtract(self.scene.solids[solid].position_m, pivot)))
         return joint
 
@@ -234,7 +235,7 @@ class World:
         )
 
     def _separate(self, rows: list[tuple[int, int, list[float]]]) -> None:
-        """Pushes apart bodies in sustained contact that overlap by more than `SLOP_M`, in inverse proportion to mass."""
+        """Pushes apart bodies in sustained contact that overlap by more than `SLOP_M`, the lighter one farther."""
         for a, b, values in rows:
             depth = -values[6] - SLOP_M
             if depth <= 0.0 or not (self._state.pushed[a] or (b >= 0 and self._state.pushed[b])):
@@ -304,7 +305,6 @@ class World:
             body = pymunk.Body(body_type=pymunk.Body.STATIC)
             shape = _collider(body, np.asarray(vertices, float), radius)
             shape.elasticity, shape.friction = 1.0, 0.0 if name in WALLS else 1.0
-            self.static_names.append(name)
             self._number[body.id] = -1 - k
             space.add(body, shape)
 
