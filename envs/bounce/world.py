@@ -28,13 +28,10 @@ ITERATIONS, ITERATIONS_ELASTIC = 30, 200
 SLOP_M = 0.02
 # A change of velocity of up to this many free-fall increments a substep is a push (rest, sliding, a rod), no impact.
 PUSH_LIMIT = 4.0
+_NOBODY = -1_000_000
 
 _BODY_FIELDS = (
-    batch.BodyFields.BODY_ID
-    | batch.BodyFields.POSITION
-    | batch.BodyFields.ANGLE
-    | batch.BodyFields.VELOCITY
-    | batch.BodyFields.ANGULAR_VELOCITY
+    batch.BodyFields.POSITION | batch.BodyFields.ANGLE | batch.BodyFields.VELOCITY | batch.BodyFields.ANGULAR_VELOCITY
 )
 _ARBITER_FIELDS = (
     batch.ArbiterFields.BODY_A_ID
@@ -123,14 +120,21 @@ class World:
             self._shapes.append(shape)
             self._number[body.id] = k
             space.add(body, shape)
+        # The touching flag goes up in pymunk's `begin` and down when no contact is left: free flight costs no look.
+        self._touching = False
+        space.on_collision(begin=self._begin_touch)
         self._joints: list[PinJoint] = []
         n = len(scene.solids)
         self._mass = np.array([s.mass_kg for s in scene.solids])
         self.moment_kg_m2 = np.array([moment_kg_m2(s) for s in scene.solids])
         self._body_buffer, self._arbiter_buffer = batch.Buffer(), batch.Buffer()
-        # pymunk lists bodies in its own order; `_order` maps slots to rows of its buffer.
-        ids = self._read_bodies()[0]
-        self._order = np.argsort([self._number[i] for i in ids]) if n else np.zeros(0, int)
+        # pymunk lists bodies in its own order; `_rows` maps slots to rows of its buffers.
+        batch.get_space_bodies(space, batch.BodyFields.BODY_ID, self._body_buffer)
+        numbers = [self._number[i] for i in memoryview(self._body_buffer.int_buf()).cast("P").tolist()]
+        self._rows = np.array([numbers.index(k) for k in range(n)], int)
+        self._input = np.zeros((len(numbers), 6))
+        self._input_buffer = batch.Buffer()
+        self._input_buffer.set_float_buf(self._input)
         self._gravity = np.array(scene.gravity_m_per_s2, dtype=float)
         self.state = WorldState(
             position_m=np.array([s.position_m for s in scene.solids], dtype=float).reshape(n, 2),
@@ -185,11 +189,13 @@ class World:
             for body, force in forces:
                 body.force = force
             if i == self.substeps - 1:
-                before = self._read_bodies()[1][self._order, 3:5]
+                before = self._read_bodies()[:, 3:5]
             step(dt)
-            rows = self._read_arbiters()
-            for a, b, values in rows:
-                self._record(found, a, b, values, i * dt)
+            if self._touching:
+                rows = self._read_arbiters()
+                self._touching = bool(rows)
+                for a, b, values in rows:
+                    self._record(found, a, b, values, i * dt)
         self._store(acceleration, before)
         self._separate(rows)
         return list(found.values())
@@ -198,25 +204,25 @@ class World:
         """Puts the state into pymunk and drops everything that it remembers beside it."""
         s = self._state
         lead = np.where(s.pushed[:, None], s.lead_m_per_s, 0.5 * self.dt_s * acceleration)
-        held = s.velocity_m_per_s + lead
-        space = self._space
+        space, rows = self._space, self._rows
         space.remove(*self._shapes, *self._joints)
-        for k, body in enumerate(self._bodies):
-            body.position = s.position_m[k, 0], s.position_m[k, 1]
-            body.angle = s.angle_rad[k]
-            body.velocity = held[k, 0], held[k, 1]
-            body.angular_velocity = s.angular_velocity_rad_per_s[k]
+        self._touching = False
+        self._input[rows, 0:2] = s.position_m
+        self._input[rows, 2] = s.angle_rad
+        self._input[rows, 3:5] = s.velocity_m_per_s + lead
+        self._input[rows, 5] = s.angular_velocity_rad_per_s
+        batch.set_space_bodies(space, _BODY_FIELDS, self._input_buffer)
         self._joints = [self._joint(rod.solid, rod.pivot_m) for rod in self.scene.rods]
         space.add(*self._shapes, *self._joints)
 
     def _joint(self, solid: int, pivot: tuple[float, float]) -> PinJoint:
-        joint = PinJoint(self._space.static_body, self._bodies[solid], pivot, (0.0, 0.0))
+        joint = PinJoint(self._anchor, self._bodies[solid], pivot, (0.0, 0.0))
         joint.distance = float(np.hypot(*np.subtract(self.scene.solids[solid].position_m, pivot)))
         return joint
 
     def _store(self, acceleration: np.ndarray, before: np.ndarray) -> None:
         """Reads the state back; `before` holds the velocities before the last substep."""
-        rows = self._read_bodies()[1][self._order]
+        rows = self._read_bodies()
         held = rows[:, 3:5]
         fall = self.dt_s * acceleration
         change = held - before
@@ -257,15 +263,15 @@ class World:
             contact.impulse_n_s[0] += values[0]
             contact.impulse_n_s[1] += values[1]
 
-    def _read_bodies(self) -> tuple[list[int], np.ndarray]:
-        """Ids and rows (x, y, angle, vx, vy, angular velocity) of the moving bodies in pymunk's order."""
+    def _begin_touch(self, *_: object) -> None:
+        self._touching = True
+
+    def _read_bodies(self) -> np.ndarray:
+        """Rows (N, 6) of x, y, angle, vx, vy, angular velocity, a copy."""
         buffer = self._body_buffer
         buffer.clear()
         batch.get_space_bodies(self._space, _BODY_FIELDS, buffer)
-        ids = memoryview(buffer.int_buf()).cast("P").tolist()
-        rows = np.frombuffer(buffer.float_buf()).reshape(-1, 6).copy()
-        moving = [k for k, i in enumerate(ids) if self._number.get(i, -1) >= 0]
-        return [ids[k] for k in moving], rows[moving]
+        return np.frombuffer(buffer.float_buf()).reshape(-1, 6)[self._rows]
 
     def _read_arbiters(self) -> list[tuple[int, int, list[float]]]:
         """Active contacts: numbers of both bodies (a is a solid) and impulse on b, normal a to b, point, distance."""
@@ -301,6 +307,10 @@ class World:
                 (name, ((x0, y0), (x1, y0), (x1, y1), (x0, y1)), 0.0)
                 for name, (x0, y0, x1, y1) in zip(WALLS, boxes, strict=True)
             ]
+        # Rods need a fixed body. pymunk's own static body would join its list of bodies only once it is touched.
+        self._anchor = pymunk.Body(body_type=pymunk.Body.STATIC)
+        self._number[self._anchor.id] = _NOBODY
+        space.add(self._anchor)
         for k, (name, vertices, radius) in enumerate(pieces):
             body = pymunk.Body(body_type=pymunk.Body.STATIC)
             shape = _collider(body, np.asarray(vertices, float), radius)
