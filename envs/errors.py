@@ -26,6 +26,10 @@ class ActionError(WorldError, ValueError):
     """An action outside the action space, of a wrong shape, or not finite."""
 
 
+class SeverityError(WorldError, ValueError):
+    """A severity outside [0, 1]."""
+
+
 class CaptionError(WorldError, ValueError):
     """A caption that cannot be parsed back into a scene; the message names the words."""
 
