@@ -10,35 +10,16 @@ import numpy as np
 from envs.errors import ActionError, SceneError, UnknownNameError
 from envs.room.camera import world_from_camera
 from envs.room.captions import caption
+from envs.room.moves import ACTIONS, MOVES, TURN_RAD, displacement_m, turned
+from envs.room.paths import PATHS, script
 from envs.room.physics import World
-from envs.room.rendering import Picture, Renderer
-from envs.room.sampling import Factors, sample_scene
+from envs.room.rendering import Picture, Renderer, Stage
+from envs.room.sampling import Factors, sample_room, sample_scene
 from envs.room.scene import EYE_HEIGHT_M, FRAME_S, WALKER_RADIUS_M, Scene
 from envs.room.staging import stage_of
 
-ACTIONS = ("stay", "forward", "back", "left", "right", "turn left", "turn right", "look up", "look down")
-"""Names of the discrete actions."""
-
-STEP_M = 0.15
-TURN_RAD = float(np.radians(7.5))
-PITCH_LIMIT_RAD = float(np.radians(45.0))
 REACH_M = 0.35
 """The task is done when the gap between the walker and the named solid is at most this."""
-
-_MOVES = np.array(
-    [
-        (0, 0, 0, 0),
-        (1, 0, 0, 0),
-        (-1, 0, 0, 0),
-        (0, 1, 0, 0),
-        (0, -1, 0, 0),
-        (0, 0, 1, 0),
-        (0, 0, -1, 0),
-        (0, 0, 0, 1),
-        (0, 0, 0, -1),
-    ],
-    float,
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +34,7 @@ class RoomState:
         num_steps: Steps taken.
         arrived: Whether the named solid has been reached.
         caption: The caption of the episode.
+        script: The scripted actions, or None.
     """
 
     scene: Scene
@@ -63,6 +45,7 @@ class RoomState:
     num_steps: int
     arrived: bool
     caption: str
+    script: np.ndarray | None
 
 
 class RoomEnv(gym.Env[np.ndarray, Any]):
@@ -73,6 +56,9 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
     Actions, discrete: the index into `ACTIONS`; a step is 0.15 m, a turn 7.5 degrees. Continuous: (4,) in [-1, 1]:
     forward, left, turn left, look up, in the same units. The walker moves along its heading, then turns. Elevation
     stays within 45 degrees. Walls stop it; it pushes solids with at most 400 N.
+
+    With a camera path, the scene leaves a scripted path (`envs.room.paths.PATHS`) free, the walker starts on it, and
+    `info["scripted_action"]` is the action that follows it (`envs.room.policies.follow_path` returns it).
 
     Reward: metres gained towards the named solid, plus 1 when the gap to it first is at most 0.35 m: the walker has
     arrived. Without a task the reward is 0. Episodes are truncated after `episode_frames` actions.
@@ -90,6 +76,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         task: Whether a solid is to be walked to.
         terminate: Whether arriving ends the episode; by default it goes on, which suits learning from rollouts.
         episode_frames: Actions until truncation.
+        path: Name of a camera path, or None.
         fov_deg: Field of view along the shorter side of the frame.
         antialias: Average edge pixels over 2x2 samples.
         factors: Factors of variation to start from (`envs.room.sampling.Factors`), by name.
@@ -111,6 +98,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         task: bool = True,
         terminate: bool = False,
         episode_frames: int = 200,
+        path: str | None = None,
         fov_deg: float = 70.0,
         antialias: bool = True,
         factors: Mapping[str, Any] | None = None,
@@ -126,7 +114,9 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
             raise UnknownNameError(kind="render mode", name=str(render_mode), known=self.metadata["render_modes"])
         self.renderer = Renderer(size, fov_deg, antialias=antialias)
         self.slots, self.episode_frames, self.continuous = slots, episode_frames, continuous
-        self.task, self.terminate = task, terminate
+        self.task, self.terminate, self.path = task, terminate, path
+        if path is not None and path not in PATHS:
+            raise UnknownNameError(kind="camera path", name=str(path), known=PATHS)
         default = Factors(num_objects=(min(3, slots - 1), min(6, slots - 1)))
         self.factors = default.updated(factors or {})
         self.render_mode = render_mode
@@ -143,7 +133,8 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
 
         Args:
             seed: Seed of the scene.
-            options: Factors of variation by name (see `Factors`), or `scene`: a `Scene` to use as it is.
+            options: Factors of variation by name (see `Factors`); `path`: name of a camera path for this episode;
+                or `scene`: a `Scene` to use as it is.
 
         Raises:
             SceneError: If the scene is impossible or has more solids than slots.
@@ -151,10 +142,13 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         """
         super().reset(seed=seed)
         options = dict(options or {})
-        scene = options.pop("scene", None)
-        factors = self.factors.updated(options)
+        scene, path = options.pop("scene", None), options.pop("path", self.path)
+        factors, self._script = self.factors.updated(options), None
         if scene is None:
-            scene = sample_scene(self.np_random, factors)
+            room_m = sample_room(self.np_random, factors)
+            drawn = None if path is None else script(path, room_m, self.np_random, self.episode_frames)
+            scene = sample_scene(self.np_random, factors, room_m, drawn)
+            self._script = None if drawn is None else drawn.actions
         self._start(scene)
         self._caption = caption(scene, task=self.task)
         return self._observe()
@@ -177,17 +171,10 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         Raises:
             ActionError: If the action is outside the space or not finite.
         """
-        forward, left, turn, look = self._move(action)
-        world = self.world
-        before = self.target_gap_m
-        heading = np.array([np.cos(self._yaw), np.sin(self._yaw)])
-        sideways = np.array([-heading[1], heading[0]])
-        world.step((forward * heading + left * sideways) * (STEP_M / FRAME_S))
-        # The heading stays in (-pi, pi], so that a full circle of turns comes back to the same picture.
-        yaw = self._yaw + turn * TURN_RAD
-        self._yaw = float((yaw + np.pi) % (2.0 * np.pi) - np.pi)
-        self._pitch = float(np.clip(self._pitch + look * TURN_RAD, -PITCH_LIMIT_RAD, PITCH_LIMIT_RAD))
-        self._turn_rate = turn * TURN_RAD / FRAME_S
+        move, world, before = self._move(action), self.world, self.target_gap_m
+        world.step(displacement_m(move, self._yaw) / FRAME_S)
+        self._yaw, self._pitch = turned(move, self._yaw, self._pitch)
+        self._turn_rate = move[2] * TURN_RAD / FRAME_S
         self._num_steps += 1
         observation, info = self._observe()
         reward, reached = 0.0, False
@@ -244,6 +231,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
             num_steps=self._num_steps,
             arrived=self._arrived,
             caption=self._caption,
+            script=self._script,
         )
 
     def set_state(self, state: RoomState) -> tuple[np.ndarray, dict[str, Any]]:
@@ -254,12 +242,18 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         Raises:
             SceneError: If the scene has more solids than slots.
         """
+        self.restore(state)
+        self._yaw, self._pitch, self._turn_rate = state.yaw_rad, state.pitch_rad, state.turn_rad_per_s
+        self._num_steps, self._arrived = state.num_steps, state.arrived
+        self._caption, self._script = state.caption, state.script
+        return self._observe()
+
+    def restore(self, state: RoomState) -> Stage:
+        """Puts the world, not yet the gaze, into a state without drawing it; returns what there is to draw."""
         if self._world is None or state.scene != self._world.scene:
             self._start(state.scene)
         self.world.set_state(state.physics)
-        self._yaw, self._pitch, self._turn_rate = state.yaw_rad, state.pitch_rad, state.turn_rad_per_s
-        self._num_steps, self._arrived, self._caption = state.num_steps, state.arrived, state.caption
-        return self._observe()
+        return self._stage
 
     def _move(self, action: Any) -> np.ndarray:  # noqa: ANN401
         if not self.action_space.contains(action):
@@ -270,9 +264,9 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
             raise ActionError(
                 expected=f"an action in {self.action_space}",
                 got=repr(action),
-                remedy="Actions are finite and inside the action space; see envs.room.env.ACTIONS.",
+                remedy="Actions are finite and inside the action space; see envs.room.moves.ACTIONS.",
             )
-        return np.asarray(action, float) if self.continuous else _MOVES[int(action)]
+        return np.asarray(action, float) if self.continuous else MOVES[int(action)]
 
     def _observe(self) -> tuple[np.ndarray, dict[str, Any]]:
         picture, world = self.picture(), self.world
@@ -295,4 +289,8 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
             "mass_kg": world.masses(),
             "contacts": world.contacts.copy(),
         }
-        return picture.rgb, {"caption": self._caption, "truth": truth}
+        info: dict[str, Any] = {"caption": self._caption, "truth": truth, "target": world.scene.target or 0}
+        if self._script is not None:
+            action = int(self._script[self._num_steps % len(self._script)])
+            info["scripted_action"] = MOVES[action].astype(np.float32) if self.continuous else np.int64(action)
+        return picture.rgb, info

@@ -42,6 +42,12 @@ class World:
         mj.mj_forward(self.model, self.data)
         self.contacts = self._no_contacts()
 
+    def shift_solid(self, slot: int, offset_m: np.ndarray) -> None:
+        """Moves a solid by (3,) without letting time pass; drawing follows at once."""
+        position = 2 + 7 * (slot - 1)
+        self.data.qpos[position : position + 3] += offset_m
+        mj.mj_kinematics(self.model, self.data)
+
     def _set_motion(self, slot: int, solid: Solid) -> None:
         position, velocity = 2 + 7 * (slot - 1), 2 + 6 * (slot - 1)
         self.data.qpos[position : position + 3] = solid.position_m

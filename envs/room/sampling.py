@@ -9,13 +9,14 @@ import numpy as np
 from envs.captions import COLOURS
 from envs.errors import SceneError, UnknownNameError
 from envs.room.camera import yaw_pitch_towards
+from envs.room.paths import Script
 from envs.room.placement import Placement, quaternion_about_z, quaternion_lying, random_quaternion
-from envs.room.scene import SHAPES, Scene, Solid, extent_m
+from envs.room.scene import SHAPES, WALKER_RADIUS_M, Scene, Solid, extent_m
 
 MOTIONS = ("rest", "fall", "roll", "mixed")
 _ROLLING = ("sphere", "cylinder", "capsule")
 _START_CLEARANCE_M = 0.9
-_LAYOUTS = 12
+_LAYOUTS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,33 +90,52 @@ class Factors:
             raise SceneError(expected="num_lights of 1, 2 or 3", got=self.num_lights, remedy="Set it to 1.")
 
 
-def sample_scene(rng: np.random.Generator, factors: Factors) -> Scene:
-    """Draws a room whose solids do not touch one another, the walls or the walker.
+def sample_room(rng: np.random.Generator, factors: Factors) -> tuple[float, float, float]:
+    """Draws length, width and height of a room."""
+    factors.check()
+    length, width = (float(v) for v in rng.uniform(*factors.room_m, size=2))
+    return length, width, float(rng.uniform(*factors.room_height_m))
+
+
+def sample_scene(
+    rng: np.random.Generator, factors: Factors, room_m: tuple[float, float, float], script: Script | None = None
+) -> Scene:
+    """Draws a scene whose solids do not touch one another, the walls or the walker.
+
+    Args:
+        rng: Draws everything that `factors` leaves open.
+        factors: Factors of variation.
+        room_m: Length, width and height of the room.
+        script: A camera path; the walker starts on it and no solid stands in its way.
 
     Raises:
         SceneError: If the solids do not fit on the floor.
     """
-    factors.check()
-    length, width = (float(v) for v in rng.uniform(*factors.room_m, size=2))
-    height = float(rng.uniform(*factors.room_height_m))
-    # The walker starts against one end of the room and looks in, so that the first frame shows most of it.
-    side = float(rng.choice([-1.0, 1.0]))
-    start = (side * (length / 2 - 0.5), float(rng.uniform(-0.3, 0.3) * width))
+    length, width, _ = room_m
+    if script is not None:
+        start, yaw, pitch = script.start_m, script.yaw_rad, script.pitch_rad
+        track = np.unique(np.round(script.poses()[:, :2, 3], 1), axis=0)
+        taken = [(float(x), float(y), WALKER_RADIUS_M) for x, y in track]
+    else:
+        # Against one end of the room and looking in, so that the first frame shows most of it.
+        start = (float(rng.choice([-1.0, 1.0])) * (length / 2 - 0.5), float(rng.uniform(-0.3, 0.3) * width))
+        yaw = yaw_pitch_towards(np.array([*start, 0.0]), np.zeros(3))[0] + float(rng.uniform(-0.3, 0.3))
+        pitch = float(rng.uniform(-0.25, -0.1))
+        taken = [(*start, _START_CLEARANCE_M)]
     count = int(rng.integers(factors.num_objects[0], factors.num_objects[1] + 1))
     names = [(shape, colour) for shape in factors.shapes for colour in factors.colours]
     chosen = [names[i] for i in rng.permutation(len(names))[:count]]
-    solids = _furnish(rng, factors, chosen, (length, width, height), start)
-    yaw, _ = yaw_pitch_towards(np.array([*start, 0.0]), np.zeros(3))
+    solids = _furnish(rng, factors, chosen, room_m, taken)
     seed = int(rng.integers(2**31)) if factors.texture_seed is None else factors.texture_seed
     return Scene(
-        room_m=(length, width, height),
+        room_m=room_m,
         solids=solids,
-        lights_m=tuple(_sample_light(rng, (length, width, height)) for _ in range(factors.num_lights)),
+        lights_m=tuple(_sample_light(rng, room_m) for _ in range(factors.num_lights)),
         texture_seed=seed,
         start_m=start,
-        yaw_rad=yaw + float(rng.uniform(-0.3, 0.3)),
-        pitch_rad=float(rng.uniform(-0.25, -0.1)),
-        target=int(rng.integers(1, count + 1)) if count else None,
+        yaw_rad=yaw,
+        pitch_rad=pitch,
+        target=int(rng.integers(1, len(solids) + 1)) if solids else None,
     )
 
 
@@ -124,13 +144,17 @@ def _furnish(
     factors: Factors,
     names: list[tuple[str, str]],
     room_m: tuple[float, float, float],
-    start_m: tuple[float, float],
+    taken: list[tuple[float, float, float]],
 ) -> tuple[Solid, ...]:
-    """Solids of the given shapes and colours, placed clear of one another; a crowded layout is drawn anew."""
+    """Solids of the given shapes and colours, placed clear of one another.
+
+    A layout that does not work out is drawn anew, with ever fewer solids as far as the factors allow.
+    """
     for attempt in range(_LAYOUTS):
-        floor = Placement(room_m[0], room_m[1], discs=[(*start_m, _START_CLEARANCE_M)])
+        floor = Placement(room_m[0], room_m[1], discs=list(taken))
         try:
-            return tuple(_sample_solid(rng, factors, shape, colour, floor, room_m[2]) for shape, colour in names)
+            kept = names[: max(factors.num_objects[0], len(names) - attempt // 2)]
+            return tuple(_sample_solid(rng, factors, shape, colour, floor, room_m[2]) for shape, colour in kept)
         except SceneError:
             if attempt == _LAYOUTS - 1:
                 raise
@@ -154,7 +178,7 @@ def _sample_solid(
     if shape == "sphere":
         size = (size[0], size[0], size[0])
     if shape == "capsule":
-        size = (size[0], size[0] * float(rng.uniform(0.5, 1.0)), size[2])
+        size = (0.75 * size[0], 0.75 * size[0] * float(rng.uniform(0.5, 1.0)), size[2])
     if shape == "ellipsoid":
         # Resting on its shortest axis it is stable, and no other ellipsoid is.
         size = (*sorted(size, reverse=True)[:2], min(size) * 0.85)
