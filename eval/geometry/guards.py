@@ -15,6 +15,8 @@ from eval.score import Unmeasurable
 # the picture by more than 8-bit rounding and codec noise do.
 TEXTURE_LEVELS_PER_PX = 2.0
 _TEXTURE_WINDOW = 9
+# Share of the picture below which a comparison does not stand for the frame.
+MIN_TESTED = 0.1
 
 
 @contextmanager

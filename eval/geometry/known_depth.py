@@ -12,8 +12,6 @@ from eval.geometry.pose import check_intrinsics, check_poses, pixel_grid
 from eval.score import Measurement, Unmeasurable, evaluator
 from eval.uncertainty import standard_error
 
-# Below this the two views share too little of the world for their comparison to stand for the frame.
-MIN_VISIBLE = 0.1
 # A frame is named as offending from this share on; true renders stay below a hundredth.
 OFFENDING_SHARE = 0.05
 
@@ -60,9 +58,9 @@ def views(clip: Clip) -> tuple[list[View], np.ndarray]:
 
 
 def check_pair(target: View, source: View, K: np.ndarray) -> PairCheck | None:
-    """Warps `source` to `target` and measures what still moves; None if they share less than `MIN_VISIBLE`."""
+    """Warps `source` to `target` and measures what still moves; None if they share less than `guards.MIN_TESTED`."""
     found = correspond(target, source, K)
-    if found.visible.mean() < MIN_VISIBLE:
+    if found.visible.mean() < guards.MIN_TESTED:
         return None
     warped = sample(source.frame, found.pixels) * found.visible[..., None]
     tested = found.visible & textured(target.frame, np.where(found.visible[..., None], warped, target.frame))
@@ -109,7 +107,7 @@ def residual_flow(
     if max(check.motion_px for check in overlapping.values()) < threshold_px:
         raise Unmeasurable("inapplicable", "the commanded camera stands still: a frozen picture would pass")
     # A pair without texture would be 0/0; the share of tested pixels below says how much of the clip has any.
-    measured = {pair: check for pair, check in overlapping.items() if check.tested.mean() >= MIN_VISIBLE}
+    measured = {pair: check for pair, check in overlapping.items() if check.tested.mean() >= guards.MIN_TESTED}
     if not measured:
         raise Unmeasurable("insufficient", "too little texture to see a shift of half a pixel")
     shares = {pair: check.share_above(threshold_px) for pair, check in measured.items()}

@@ -9,7 +9,7 @@ import numpy as np
 from eval.clip import Clip
 from eval.geometry import guards
 from eval.geometry.epipolar import fundamental_from_poses, symmetric_epipolar_distance
-from eval.geometry.known_depth import MIN_VISIBLE, OFFENDING_SHARE, frame_means
+from eval.geometry.known_depth import OFFENDING_SHARE, frame_means
 from eval.geometry.matching import Features, detect, match
 from eval.geometry.parallax import transfer_error
 from eval.geometry.planesweep import Explained, Neighbour, explain, hidden, hypotheses
@@ -155,7 +155,7 @@ def plane_sweep(
             frames, poses, K, offsets=offsets, near_m=near_m, far_m=far_m, planes=planes, left_out=left_out
         ):
             pairs += 1
-            if swept.tested.mean() < MIN_VISIBLE:
+            if swept.tested.mean() < guards.MIN_TESTED:
                 outside += 1
                 continue
             shares[swept.source, swept.target] = float((swept.residual_px[swept.tested] > threshold_px).mean())

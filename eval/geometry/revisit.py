@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from eval.errors import MeasureError
@@ -33,6 +34,35 @@ def world_stability(start_return: np.ndarray, start_mid: np.ndarray, return_mid:
         )
     away = b + c
     return np.divide(2.0 * a, away, out=np.full(a.shape, np.nan), where=away > 0)
+
+
+def structural_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
+    """1 - SSIM of two frames in grey, averaged over a mask; 0 for equal pictures, about 1 for unrelated ones.
+
+    SSIM as Wang et al. 2004: Gaussian window of sigma 1.5 px, K1 = 0.01, K2 = 0.03. Outside the mask the first picture
+    stands in for the second, so that windows across its edge compare nothing foreign.
+
+    Args:
+        a: uint8 (H, W, 3).
+        b: uint8 (H, W, 3).
+        mask: (H, W) bool.
+
+    Raises:
+        MeasureError: If the mask is empty.
+    """
+    if not mask.any():
+        raise MeasureError(expected="a mask with pixels", got="an empty one", remedy="Compare views that overlap.")
+    x = cv2.cvtColor(a, cv2.COLOR_RGB2GRAY).astype(np.float64)
+    y = np.where(mask, cv2.cvtColor(b, cv2.COLOR_RGB2GRAY), x)
+
+    def mean(image: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(image, (11, 11), 1.5)
+
+    mx, my = mean(x), mean(y)
+    vx, vy, cov = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    ssim = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return float(1.0 - ssim[mask].mean())
 
 
 @dataclass(frozen=True, kw_only=True)

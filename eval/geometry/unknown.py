@@ -7,7 +7,7 @@ from eval.clip import Clip
 from eval.geometry import guards
 from eval.geometry.known_depth import frame_means
 from eval.geometry.matching import detect, match
-from eval.geometry.parallax import TwoView, two_view
+from eval.geometry.parallax import MIN_MATCHES, TwoView, two_view
 from eval.score import Measurement, Unmeasurable, evaluator
 from eval.uncertainty import standard_error
 
@@ -33,6 +33,48 @@ def pairs_at(clip: Clip, gap_s: float, max_pairs: int) -> list[tuple[int, int]]:
     return [(int(i), int(i) + gap) for i in guards.spread(len(clip) - gap, max_pairs)]
 
 
+def fit_pairs(
+    clip: Clip, *, gap_s: float, threshold_px: float, max_pairs: int
+) -> dict[tuple[int, int], TwoView | None]:
+    """Two-view models of frame pairs; None for a pair with too few matches.
+
+    Raises:
+        Unmeasurable: If frames are too few or too small, or none has texture.
+    """
+    guards.require_frames(clip, 2)
+    guards.require_side(clip, MIN_SIDE)
+    with guards.refusals():
+        frames = working_frames(clip)
+        pairs = pairs_at(clip, gap_s, max_pairs)
+        found = {i: detect(frames[i]) for i in sorted({i for pair in pairs for i in pair})}
+        if max(len(f) for f in found.values()) < MIN_MATCHES:
+            raise Unmeasurable("insufficient", f"too little texture: no frame has {MIN_MATCHES} SIFT keypoints")
+        fits: dict[tuple[int, int], TwoView | None] = {}
+        for a, b in pairs:
+            in_a, in_b = match(found[a], found[b])
+            fits[a, b] = two_view(found[a].points[in_a], found[b].points[in_b], threshold_px=threshold_px)
+    return fits
+
+
+def require_parallax(fits: list[TwoView | None]) -> list[TwoView]:
+    """The fits whose pictures moved.
+
+    Raises:
+        Unmeasurable: If no pair matches, nothing moves, or a homography explains every pair that moved.
+    """
+    matched = [fit for fit in fits if fit is not None]
+    if not matched:
+        raise Unmeasurable("insufficient", f"no pair has {MIN_MATCHES} SIFT matches")
+    moving = [fit for fit in matched if fit.motion_px >= STILL_PX]
+    if not moving:
+        raise Unmeasurable("inapplicable", "nothing moves: a frozen picture would pass")
+    if not any(fit.has_parallax for fit in moving):
+        raise Unmeasurable(
+            "insufficient", "not enough parallax: a homography explains the matches (plane, distant scene or pure turn)"
+        )
+    return moving
+
+
 @evaluator("epipolar_magsac", suite="geometry", unit="share", better="higher")
 def epipolar_magsac(clip: Clip, *, gap_s: float = 0.3, threshold_px: float = 1.0, max_pairs: int = 24) -> Measurement:
     """Share of SIFT matches that one rigid scene and a moving camera explain (MAGSAC inliers), nothing known.
@@ -47,32 +89,8 @@ def epipolar_magsac(clip: Clip, *, gap_s: float = 0.3, threshold_px: float = 1.0
         threshold_px: Sampson distance up to which a match is an inlier, in pixels of frames reduced to at most 512.
         max_pairs: At most this many pairs, evenly spread.
     """
-    guards.require_frames(clip, 2)
-    guards.require_side(clip, MIN_SIDE)
-    with guards.refusals():
-        frames = working_frames(clip)
-        pairs = pairs_at(clip, gap_s, max_pairs)
-        found = {i: detect(frames[i]) for i in sorted({i for pair in pairs for i in pair})}
-        if max(len(f) for f in found.values()) < 16:
-            raise Unmeasurable("insufficient", "too little texture: no frame has 16 SIFT keypoints")
-        fits: dict[tuple[int, int], TwoView | None] = {}
-        for a, b in pairs:
-            in_a, in_b = match(found[a], found[b])
-            fits[a, b] = two_view(found[a].points[in_a], found[b].points[in_b], threshold_px=threshold_px)
-    return _summary(fits, len(clip))
-
-
-def _summary(fits: dict[tuple[int, int], TwoView | None], num_frames: int) -> Measurement:
-    matched = [fit for fit in fits.values() if fit is not None]
-    if not matched:
-        raise Unmeasurable("insufficient", "no pair has 16 SIFT matches")
-    moving = [fit for fit in matched if fit.motion_px >= STILL_PX]
-    if not moving:
-        raise Unmeasurable("inapplicable", "nothing moves: a frozen picture would pass")
-    if not any(fit.has_parallax for fit in moving):
-        raise Unmeasurable(
-            "insufficient", "not enough parallax: a homography explains the matches (plane, distant scene or pure turn)"
-        )
+    fits = fit_pairs(clip, gap_s=gap_s, threshold_px=threshold_px, max_pairs=max_pairs)
+    moving = require_parallax(list(fits.values()))
     tested = {
         pair: 0.0 if fit is None else float(fit.inliers.mean())
         for pair, fit in fits.items()
@@ -85,13 +103,13 @@ def _summary(fits: dict[tuple[int, int], TwoView | None], num_frames: int) -> Me
         normalised=value,
         uncertainty=standard_error(np.array(list(tested.values()))),
         coverage=len(tested) / len(fits),
-        per_frame=frame_means(tested, num_frames),
+        per_frame=frame_means(tested, len(clip)),
         offending=tuple(b for (_, b), share in tested.items() if share < 0.5),
         details={
             "pairs": len(fits),
             "pairs_unmatched": sum(fit is None for fit in fits.values()),
             "pairs_without_parallax": sum(not fit.has_parallax for fit in moving),
-            "matches": int(np.median([len(fit.inliers) for fit in matched])),
+            "matches": int(np.median([len(fit.inliers) for fit in moving])),
             "sampson_all_median_px": float(np.median(errors)),
             "sampson_all_mean_px": float(np.mean(np.minimum(errors, 1e3))),
             "homography_share": float(np.mean([fit.homography_share for fit in moving])),

@@ -117,3 +117,17 @@ def _trace(scene, world_from_camera, K, size, supersample):
         seen = cv2.remap(quad.texture.astype(np.float32), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         colour[hit], depth[hit], slots[hit] = seen[hit], z[hit], quad.slot
     return colour, depth, slots
+
+
+def wobble(frames, rng, amplitude=3.0):
+    """Bends every frame by its own smooth field: no rigid scene explains the sequence."""
+    out = []
+    for frame in frames:
+        field = cv2.resize(
+            rng.normal(0, amplitude, (5, 5, 2)).astype(np.float32), frame.shape[1::-1], interpolation=cv2.INTER_CUBIC
+        )
+        y, x = np.mgrid[: frame.shape[0], : frame.shape[1]].astype(np.float32)
+        out.append(
+            cv2.remap(frame, x + field[..., 0], y + field[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        )
+    return np.stack(out)

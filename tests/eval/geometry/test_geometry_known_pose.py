@@ -6,7 +6,6 @@ import pytest
 from geometry_scene import film, path, pose, room
 
 from eval.errors import MeasureError
-from eval.geometry.known_depth import residual_flow
 from eval.geometry.known_pose import plane_sweep, tsed
 from eval.geometry.planesweep import Neighbour, best_inverse_depth, explain, hypotheses, local_contrast, sweep_cost
 from eval.geometry.pose import relative_pose

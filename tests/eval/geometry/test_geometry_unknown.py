@@ -1,9 +1,8 @@
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
-from geometry_scene import film, path, pose, room
+from geometry_scene import film, path, pose, room, wobble
 
 from eval.clip import Clip
 from eval.geometry.parallax import gric, two_view
@@ -13,20 +12,6 @@ from eval.geometry.unknown import epipolar_magsac
 @pytest.fixture(scope="module")
 def large():
     return film(room(1), path(8, step=0.12), size=256, supersample=2)
-
-
-def wobble(frames, rng, amplitude=3.0):
-    """Bends every frame by its own smooth field: no rigid scene explains the sequence."""
-    out = []
-    for frame in frames:
-        field = cv2.resize(
-            rng.normal(0, amplitude, (5, 5, 2)).astype(np.float32), frame.shape[1::-1], interpolation=cv2.INTER_CUBIC
-        )
-        y, x = np.mgrid[: frame.shape[0], : frame.shape[1]].astype(np.float32)
-        out.append(
-            cv2.remap(frame, x + field[..., 0], y + field[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-        )
-    return np.stack(out)
 
 
 def test_true_world_beats_a_wobbling_one(large):

@@ -1,0 +1,104 @@
+"""Evaluator of camera following: does the recovered camera go where it was told to?"""
+
+import numpy as np
+
+from eval.clip import Clip
+from eval.geometry import guards
+from eval.geometry.camera import PathError, path_error, path_extent
+from eval.geometry.known_pose import movers
+from eval.geometry.pose import check_intrinsics, check_poses, rotation_angle
+from eval.geometry.sfm import is_available, reconstruct
+from eval.geometry.tracking import track
+from eval.geometry.unknown import working_frames
+from eval.score import Measurement, Unmeasurable, evaluator
+
+# Structure from motion builds no dependable model below this.
+SFM_SIDE = 192
+_STILL_M, _STILL_RAD = 1e-3, 1e-3
+
+
+@evaluator("camera_following", suite="geometry", unit="1", better="lower", needs=("world_from_camera", "K"))
+def camera_following(clip: Clip, *, max_frames: int = 24) -> Measurement:
+    """Distance per frame (CamMC) between the commanded camera path and the one recovered from the frames.
+
+    With depth known the path is tracked directly at any size; without it, by structure from motion at 192 px and more,
+    and scale is aligned. Translations are in units of the commanded extent. Frames whose camera could not be recovered
+    count as a camera that did not move. `normalised` is the share of a standing camera's error that was avoided.
+
+    Args:
+        clip: With commanded poses and intrinsics; `depth_m` for the direct fit.
+        max_frames: Frames for structure from motion, evenly spread.
+    """
+    guards.require_frames(clip, 3)
+    with guards.refusals():
+        poses = check_poses(clip.truth["world_from_camera"], num_frames=len(clip))
+        K = check_intrinsics(clip.truth["K"])
+        turn = rotation_angle(poses[0, :3, :3].T @ poses[:, :3, :3]).max()
+        if path_extent(poses) < _STILL_M and turn < _STILL_RAD:
+            raise Unmeasurable("inapplicable", "the commanded camera stands still: a frozen picture would pass")
+        if clip.truth.get("depth_m") is not None:
+            moving = movers(clip)
+            estimate, used = track(clip.frames, clip.truth["depth_m"], poses, K, None if moving is None else ~moving)
+            recovered, chosen, method, scale = used > 0, np.arange(len(clip)), "direct", "metric"
+        else:
+            estimate, recovered, chosen = _by_sfm(clip, K, max_frames)
+            method, scale = "sfm", "fit"
+        if not recovered[1:].any():
+            raise Unmeasurable("insufficient", "no frame has texture enough to recover its camera")
+        truth = _unit(poses[chosen])
+        estimate = _unit(estimate, path_extent(poses[chosen]) if method == "direct" else None)
+        error = path_error(
+            truth[recovered], estimate[recovered], scale=scale if path_extent(estimate) > 0 else "metric"
+        )
+    standing = path_error(truth, np.repeat(truth[:1], len(truth), axis=0), scale="metric")
+    return _measurement(error, standing, recovered, chosen, len(clip), method)
+
+
+def _by_sfm(clip: Clip, K: np.ndarray, max_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    side = min(clip.frames.shape[1:3])
+    if side < SFM_SIDE:
+        raise Unmeasurable("insufficient", f"without depth_m it needs frames of at least {SFM_SIDE} px, has {side}")
+    if not is_available():
+        raise Unmeasurable("missing", "without depth_m it needs pycolmap: pip install 'worldsim[sfm]'")
+    chosen = guards.spread(len(clip), max_frames)
+    frames = working_frames(clip)
+    height, width = clip.frames.shape[1:3]
+    model = reconstruct(frames[chosen], K=np.diag([frames.shape[2] / width, frames.shape[1] / height, 1.0]) @ K)
+    if model.registered.sum() < 3:
+        raise Unmeasurable("insufficient", "structure from motion built no model: too little texture or parallax")
+    return np.where(model.registered[:, None, None], model.world_from_camera, np.eye(4)), model.registered, chosen
+
+
+def _unit(poses: np.ndarray, extent: float | None = None) -> np.ndarray:
+    """Poses with translations in units of their extent, or of the given one; a path that only turns keeps metres."""
+    extent = path_extent(poses) if extent is None else extent
+    scaled = poses.copy()
+    if extent > _STILL_M:
+        scaled[:, :3, 3] /= extent
+    return scaled
+
+
+def _measurement(
+    error: PathError, standing: PathError, recovered: np.ndarray, chosen: np.ndarray, num_frames: int, method: str
+) -> Measurement:
+    mc = standing.mc.copy()
+    mc[recovered] = error.mc
+    per_frame = np.full(num_frames, np.nan)
+    per_frame[chosen] = mc
+    value = float(mc[1:].mean())
+    null = float(standing.mc[1:].mean())
+    return Measurement(
+        value=value,
+        normalised=float(np.clip(1.0 - value / null, 0.0, 1.0)),
+        coverage=float(recovered.mean()),
+        per_frame=per_frame,
+        offending=tuple(int(i) for i in chosen[1:][mc[1:] > np.maximum(standing.mc[1:], 1e-9) / 2]),
+        details={
+            "method": method,
+            "rot_err_rad": error.rot_err_rad,
+            "trans_err": error.trans_err,
+            "cam_mc": error.cam_mc,
+            "cam_mc_standing": null,
+            "frames_recovered": int(recovered.sum()),
+        },
+    )

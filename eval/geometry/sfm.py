@@ -1,0 +1,214 @@
+"""Structure from motion through pycolmap (extra `sfm`): cameras and points from frames alone.
+
+COLMAP: Schönberger and Frahm, "Structure-from-Motion Revisited", CVPR 2016.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import cv2
+import numpy as np
+
+from eval.errors import MeasureError
+
+# A pair of neighbouring frames this close is not matched exhaustively but with its next ten: cost grows linearly.
+_EXHAUSTIVE = 24
+_MIN_MODEL_FRAMES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """The largest model of a set of frames; empty (no frame registered) where COLMAP found none.
+
+    Attributes:
+        registered: (T,) bool.
+        world_from_camera: (T, 4, 4), NaN where not registered; scale and world frame are arbitrary.
+        K: (3, 3) in pixels, as given or as estimated; None if there is no model.
+        points: (N, 3).
+        colours: (N, 3) uint8.
+        track_lengths: (N,) number of frames that see each point.
+        errors_px: (O,) reprojection error of each observation.
+        num_matched: (T,) keypoints of each frame that match some other frame, before any geometry.
+        num_models: Into how many separate models the frames fell.
+    """
+
+    registered: np.ndarray
+    world_from_camera: np.ndarray
+    K: np.ndarray | None
+    points: np.ndarray
+    colours: np.ndarray
+    track_lengths: np.ndarray
+    errors_px: np.ndarray
+    num_matched: np.ndarray
+    num_models: int
+
+    def explained_share(self, threshold_px: float) -> float:
+        """Share of all matched keypoints, of unregistered frames too, that the model explains within a threshold."""
+        matched = int(self.num_matched.sum())
+        return float((self.errors_px <= threshold_px).sum()) / matched if matched else 0.0
+
+
+def is_available() -> bool:
+    """Whether pycolmap is installed."""
+    return importlib.util.find_spec("pycolmap") is not None
+
+
+def reconstruct(frames: np.ndarray, *, K: np.ndarray | None = None, seed: int = 0, threads: int = 1) -> Reconstruction:
+    """Reconstructs cameras and points from frames.
+
+    Args:
+        frames: uint8 (T, H, W, 3) or (T, H, W), T >= 3.
+        K: (3, 3) in pixels if known; else one pinhole camera with the focal length estimated.
+        seed: Of the robust estimators. With one thread, equal seeds give equal models.
+        threads: Number of threads.
+
+    Raises:
+        MeasureError: If pycolmap is not installed, or there are fewer than three frames.
+    """
+    if not is_available():
+        raise MeasureError(
+            expected="pycolmap", got="no such package", remedy="Install it: pip install 'worldsim[sfm]'."
+        )
+    if len(frames) < _MIN_MODEL_FRAMES:
+        raise MeasureError(expected="at least 3 frames", got=len(frames), remedy="Pass a longer clip.")
+    pycolmap: Any = importlib.import_module("pycolmap")
+    with TemporaryDirectory() as folder, _quiet(pycolmap):
+        images, database = Path(folder) / "images", Path(folder) / "database.db"
+        names = _write_images(images, frames)
+        _extract_and_match(pycolmap, database, images, names, K=K, threads=threads)
+        counts = _matched_counts(pycolmap, database, names)
+        (Path(folder) / "models").mkdir()
+        pycolmap.set_random_seed(seed)
+        options = _mapping_options(pycolmap, seed=seed, threads=threads, refine_focal=K is None)
+        models = pycolmap.incremental_mapping(database, images, Path(folder) / "models", options)
+        largest = max(models.values(), key=lambda m: (m.num_reg_images(), m.num_points3D()), default=None)
+        return _result(largest, names, counts, len(models))
+
+
+def _write_images(folder: Path, frames: np.ndarray) -> list[str]:
+    folder.mkdir()
+    names = [f"{i:06d}.png" for i in range(len(frames))]
+    for name, frame in zip(names, frames, strict=True):
+        cv2.imwrite(str(folder / name), frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    return names
+
+
+def _extract_and_match(
+    pycolmap: Any,  # noqa: ANN401 - the package is optional
+    database: Path,
+    images: Path,
+    names: list[str],
+    *,
+    K: np.ndarray | None,
+    threads: int,
+) -> None:
+    reader = pycolmap.ImageReaderOptions()
+    reader.camera_model = "SIMPLE_PINHOLE" if K is None else "PINHOLE"
+    if K is not None:
+        reader.camera_params = ",".join(repr(float(v)) for v in (K[0, 0], K[1, 1], K[0, 2], K[1, 2]))
+    extraction = pycolmap.FeatureExtractionOptions()
+    extraction.num_threads = threads
+    extraction.sift.max_num_features = 2048
+    pycolmap.extract_features(
+        database,
+        images,
+        image_names=names,
+        camera_mode=pycolmap.CameraMode.SINGLE,
+        reader_options=reader,
+        extraction_options=extraction,
+        device=pycolmap.Device.cpu,
+    )
+    matching = pycolmap.FeatureMatchingOptions()
+    matching.num_threads = threads
+    if len(names) <= _EXHAUSTIVE:
+        pycolmap.match_exhaustive(database, matching, device=pycolmap.Device.cpu)
+    else:
+        pairing = pycolmap.SequentialPairingOptions()
+        pairing.overlap = 10
+        pycolmap.match_sequential(database, matching, pairing, device=pycolmap.Device.cpu)
+
+
+def _mapping_options(pycolmap: Any, *, seed: int, threads: int, refine_focal: bool) -> Any:  # noqa: ANN401
+    options = pycolmap.IncrementalPipelineOptions()
+    options.min_model_size = _MIN_MODEL_FRAMES
+    options.num_threads = threads
+    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = seed
+    options.ba_refine_focal_length = options.mapper.abs_pose_refine_focal_length = refine_focal
+    # Video has short baselines: COLMAP's defaults (16 degrees, 100 inliers) are made for photo collections.
+    options.mapper.init_min_tri_angle = 4.0
+    options.mapper.init_min_num_inliers = 50
+    options.mapper.filter_min_tri_angle = options.triangulation.min_angle = 1.0
+    return options
+
+
+def _matched_counts(pycolmap: Any, database: Path, names: list[str]) -> np.ndarray:  # noqa: ANN401
+    opened = pycolmap.Database.open(database)
+    try:
+        ids = [opened.read_image_with_name(name).image_id for name in names]
+        matched: list[set[int]] = [set() for _ in names]
+        for a in range(len(ids)):
+            for b in range(a + 1, len(ids)):
+                if opened.exists_matches(ids[a], ids[b]):
+                    pairs = opened.read_matches(ids[a], ids[b])
+                    matched[a].update(pairs[:, 0].tolist())
+                    matched[b].update(pairs[:, 1].tolist())
+        return np.array([len(m) for m in matched])
+    finally:
+        opened.close()
+
+
+def _result(model: Any, names: list[str], counts: np.ndarray, num_models: int) -> Reconstruction:  # noqa: ANN401
+    poses = np.full((len(names), 4, 4), np.nan)
+    if model is None:
+        nothing = np.zeros(0)
+        return Reconstruction(
+            registered=np.zeros(len(names), bool),
+            world_from_camera=poses,
+            K=None,
+            points=nothing.reshape(0, 3),
+            colours=nothing.reshape(0, 3).astype(np.uint8),
+            track_lengths=nothing.astype(int),
+            errors_px=nothing,
+            num_matched=counts,
+            num_models=num_models,
+        )
+    errors, K = [], np.eye(3)
+    for image in model.images.values():
+        if not image.has_pose:
+            continue
+        index = names.index(image.name)
+        poses[index] = np.eye(4)
+        poses[index][:3] = image.cam_from_world().inverse().matrix()
+        K = image.camera.calibration_matrix()
+        for observed in image.get_observation_points2D():
+            projected = image.project_point(model.points3D[observed.point3D_id].xyz)
+            errors.append(np.inf if projected is None else float(np.linalg.norm(projected - observed.xy)))
+    points = list(model.points3D.values())
+    return Reconstruction(
+        registered=np.asarray(np.isfinite(poses).all(axis=(1, 2))),
+        world_from_camera=poses,
+        K=np.asarray(K),
+        points=np.array([p.xyz for p in points]).reshape(-1, 3),
+        colours=np.array([p.color for p in points], dtype=np.uint8).reshape(-1, 3),
+        track_lengths=np.array([p.track.length() for p in points], dtype=int),
+        errors_px=np.array(errors),
+        num_matched=counts,
+        num_models=num_models,
+    )
+
+
+@contextmanager
+def _quiet(pycolmap: Any) -> Iterator[None]:  # noqa: ANN401
+    """COLMAP logs every step to the standard error."""
+    before = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = int(pycolmap.logging.Level.FATAL)
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = before

@@ -1,0 +1,94 @@
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from geometry_scene import film, path, pose, room
+
+from eval.geometry.camera import path_error
+from eval.geometry.following import camera_following
+from eval.geometry.pose import relative_pose
+from eval.geometry.tracking import fit_motion, splat_depth
+
+
+def filmed(clip, poses):
+    """The clip's commands with frames filmed along another path."""
+    return replace(clip, frames=film(room(0), poses).frames)
+
+
+def test_motion_is_found_from_the_identity(walk):
+    poses, K = walk.truth["world_from_camera"], walk.truth["K"]
+    found = fit_motion(walk.frames[2], walk.frames[0], walk.truth["depth_m"][0], K, np.eye(4))
+    error = path_error(
+        np.stack([np.eye(4), relative_pose(poses[0], poses[2])]),
+        np.stack([np.eye(4), found.target_from_source]),
+        scale="metric",
+    )
+    assert error.rot_err_rad < 0.004
+    assert error.trans_err < 0.01
+    assert found.coverage > 0.7
+
+
+@pytest.mark.parametrize(("share", "skill"), [(1.0, 1.0), (0.5, 0.5), (0.0, 0.0)])
+def test_skill_is_the_share_of_the_commanded_motion(walk, share, skill):
+    score = camera_following(filmed(walk, path(10, step=0.06 * share, turn=0.02 * share)))
+    assert score.status == "ok"
+    assert score.details["method"] == "direct"
+    assert score.normalised == pytest.approx(skill, abs=0.04)
+
+
+def test_opposite_motion_is_worse_than_standing_still(walk):
+    score = camera_following(filmed(walk, path(10, step=-0.06, turn=-0.02)))
+    assert score.value == pytest.approx(2 * score.details["cam_mc_standing"], rel=0.1)
+    assert score.normalised == 0
+
+
+def test_turning_camera_is_followed():
+    turn = film(room(0), np.stack([pose([-2, -0.5, 1.4], 0.05 * i) for i in range(6)]))
+    assert camera_following(turn).normalised > 0.95
+    frozen = camera_following(replace(turn, frames=np.repeat(turn.frames[:1], 6, axis=0)))
+    assert frozen.normalised < 0.05
+    # The sum over frames of 0.05 i radians.
+    assert frozen.details["rot_err_rad"] == pytest.approx(0.75, abs=0.02)
+
+
+def test_following_by_structure_from_motion():
+    clip = film(room(1), path(8, step=0.15, turn=0.03), size=224, supersample=2)
+    known = {k: clip.truth[k] for k in ("world_from_camera", "K")}
+    true = camera_following(replace(clip, truth=known))
+    assert true.details["method"] == "sfm"
+    assert true.normalised > 0.95
+    other = path(8, step=0.15, turn=-0.03)
+    wrong = camera_following(replace(clip, truth={**known, "world_from_camera": other}))
+    assert wrong.normalised < 0.6
+
+
+def test_splat_sees_the_front_surface():
+    y, x = np.mgrid[-2:2:200j, -2:2:200j]
+    wall = np.stack([x.ravel(), y.ravel(), np.full(x.size, 3.0)])
+    card = np.stack([0.2 * x.ravel(), 0.2 * y.ravel(), np.full(x.size, 1.5)])
+    K = np.array([[32.0, 0, 32], [0, 32.0, 32], [0, 0, 1]])
+    depth = splat_depth(np.concatenate([wall, card], axis=1), np.eye(4), K, (64, 64))
+    inner = depth[14:50, 14:50]
+    assert depth[32, 32] == pytest.approx(1.5)
+    assert set(np.unique(inner)) <= {1.5, 3.0, np.float32(0)}
+    assert (inner == 1.5).sum() == pytest.approx((0.8 * 32 / 1.5) ** 2, rel=0.2)
+    assert depth[0, 0] == 0
+
+
+def test_following_statuses(walk):
+    still = film(room(0), np.repeat(path(1), 5, axis=0))
+    assert camera_following(still).status == "inapplicable"
+    known = {k: walk.truth[k] for k in ("world_from_camera", "K")}
+    assert camera_following(replace(walk, truth=known)).status == "insufficient"
+    assert camera_following(replace(walk, frames=np.full_like(walk.frames, 7))).status == "insufficient"
+    assert camera_following(walk.window(0, 2)).status == "insufficient"
+
+
+def test_blur_and_noise_never_beat_the_truth(walk):
+    true = camera_following(walk).value
+    blurred = np.stack([cv2.GaussianBlur(f, (0, 0), 3) for f in walk.frames])
+    noise = np.random.default_rng(0).integers(0, 256, walk.frames.shape).astype(np.uint8)
+    for frames in (blurred, noise):
+        score = camera_following(replace(walk, frames=frames))
+        assert score.value is None or score.value > true
