@@ -1,7 +1,8 @@
 """Inverse dynamics: which action was taken between two frames? A small classifier, fitted to real video.
 
 If it reads the commanded actions from a dream as well as from real video, the dream follows its actions. Nothing is
-learned elsewhere: colours are tracked, and a ridge regression maps their motion to actions.
+learned elsewhere: colours are tracked, and their motion is mapped to actions by linear discriminants (discrete
+actions) or ridge regression (continuous ones).
 """
 
 from collections.abc import Sequence
@@ -17,8 +18,12 @@ from eval.uncertainty import bootstrap_interval
 MAX_COLOURS = 8
 # Colours rarer than this share of all pixels are edges and noise.
 RARE_SHARE = 5e-4
-# Softness of the assignment of pixels to colours, in grey levels: anti-aliased edges belong to two colours.
-SOFTNESS_LEVELS = 24.0
+# Colours nearer to each other than this, in grey levels, are one.
+DISTINCT_LEVELS = 48.0
+# Share of a colour below which a pixel is taken for background: noise.
+FAINT_SHARE = 0.1
+# Features further from their median than this many robust standard deviations count as that far.
+CLIP = 3.0
 PIXELS_PER_VIDEO = 20_000
 # Share of the frame below which a colour counts as absent.
 PRESENT_SHARE = 2e-4
@@ -34,7 +39,7 @@ class ActionFollowing(NamedTuple):
         real: On held-out real video: the ceiling of this classifier.
         shuffled: On the dream, with its actions shuffled: the floor.
         following: (dream - shuffled) / (real - shuffled): 1 as readable as real video, 0 no better than chance.
-        interval: 95 % bootstrap interval of `following` over the dream's videos.
+        interval: 95 % bootstrap interval of `following` over the videos of both sets.
     """
 
     dream: float
@@ -49,12 +54,13 @@ class InverseDynamics:
     """A fitted reader of actions.
 
     Attributes:
-        palette: (K, 3) colours whose motion is followed.
-        centre: (D,) mean of the features over the training transitions.
-        spread: (D,) their standard deviation.
-        weights: (D, A) ridge weights.
-        intercept: (A,) mean target.
+        palette: (K, 3) colours whose motion is followed, the ground first.
+        centre: (D,) median of the features over the training transitions.
+        spread: (D,) their robust standard deviation.
+        weights: (D, A) of the clipped, standardised features.
+        intercept: (A,).
         classes: (A,) discrete actions, or None for continuous ones.
+        variance: Sum of the variances of the training actions' columns, against which continuous errors count.
     """
 
     palette: np.ndarray
@@ -63,6 +69,7 @@ class InverseDynamics:
     weights: np.ndarray
     intercept: np.ndarray
     classes: np.ndarray | None
+    variance: float
 
     @classmethod
     def fit(cls, videos: Sequence[np.ndarray], actions: Sequence[np.ndarray], *, ridge: float = 1e-3) -> Self:
@@ -71,7 +78,7 @@ class InverseDynamics:
         Args:
             videos: uint8 (T, H, W, 3) each.
             actions: (T-1,) integers each, or (T-1, A) floats.
-            ridge: Penalty on standardised features, as a share of the number of transitions.
+            ridge: Added to the diagonal of the covariance of the standardised features.
 
         Raises:
             MeasureError: If lengths do not fit, values are not finite, or the actions never vary.
@@ -79,35 +86,35 @@ class InverseDynamics:
         _check(videos, actions)
         palette = find_palette(videos)
         features = np.concatenate([colour_motion(v, palette) for v in videos])
-        stacked = np.concatenate([np.asarray(a) for a in actions])
-        classes = np.unique(stacked) if _discrete(stacked) else None
-        targets = np.equal.outer(stacked, classes).astype(float) if classes is not None else _columns(stacked)
-        if np.ptp(targets, axis=0).max() == 0:
+        taken = np.concatenate([np.asarray(a) for a in actions])
+        classes = np.unique(taken) if _discrete(taken) else None
+        if np.ptp(_columns(taken), axis=0).max() == 0:
             raise MeasureError(expected="actions that vary", got="one action only", remedy="Use a random policy.")
-        centre, spread = features.mean(axis=0), features.std(axis=0)
-        spread = np.where(spread > 0, spread, 1.0)
-        z, intercept = (features - centre) / spread, targets.mean(axis=0)
-        gram = z.T @ z + ridge * len(z) * np.eye(z.shape[1])
+        centre, spread = _robust_scale(features)
+        z = _standardise(features, centre, spread)
+        solve = _ridge_regression if classes is None else _linear_discriminants
+        weights, intercept = solve(z, _columns(taken) if classes is None else np.equal.outer(taken, classes), ridge)
         return cls(
             palette=palette,
             centre=centre,
             spread=spread,
-            weights=np.linalg.solve(gram, z.T @ (targets - intercept)),
+            weights=weights,
             intercept=intercept,
             classes=classes,
+            variance=float(np.var(_columns(taken), axis=0).sum()),
         )
 
     def predict(self, frames: np.ndarray) -> np.ndarray:
         """The actions read from uint8 (T, H, W, 3): (T-1,) classes, or (T-1, A) values."""
-        scores = (colour_motion(frames, self.palette) - self.centre) / self.spread @ self.weights + self.intercept
+        features = colour_motion(frames, self.palette)
+        scores = _standardise(features, self.centre, self.spread) @ self.weights + self.intercept
         return scores if self.classes is None else self.classes[scores.argmax(axis=1)]
 
     def hits(self, predicted: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """(T-1,) 1 or 0 a transition, or 1 - squared error / variance for continuous actions; the mean is the score."""
         if self.classes is not None:
             return (predicted == actions).astype(float)
-        error = np.sum((predicted - _columns(actions)) ** 2, axis=1)
-        return 1 - error / np.sum(np.var(_columns(actions), axis=0))
+        return 1 - np.sum((predicted - _columns(actions)) ** 2, axis=1) / self.variance
 
 
 def action_following(
@@ -133,25 +140,30 @@ def action_following(
     rng = rng or np.random.default_rng(0)
     _check(*real)
     _check(*dream)
-    ceiling = float(model.hits(*_read(model, *real)).mean())
-    predicted, commanded = _read(model, *dream)
-    hits = model.hits(predicted, commanded)
-    floor = float(np.mean([model.hits(predicted, rng.permutation(commanded)).mean() for _ in range(shuffles)]))
+    predicted = [model.predict(v) for v in dream[0]]
+    together, commanded = np.concatenate(predicted), np.concatenate([np.asarray(a) for a in dream[1]])
+    floor = float(np.mean([model.hits(together, rng.permutation(commanded)).mean() for _ in range(shuffles)]))
+    hits, real_hits = _hits(model, predicted, dream[1]), _hits(model, [model.predict(v) for v in real[0]], real[1])
+    ceiling = _pooled(real_hits)
     if ceiling <= floor:
         raise MeasureError(
             expected="actions that can be read from real video",
             got=f"{ceiling:.3f} on real video, {floor:.3f} with shuffled actions",
             remedy="Fit to more video, or to video in which the action shows.",
         )
-    ends = np.cumsum([len(a) for a in dream[1]])[:-1]
-    sums, counts = np.array([(h.sum(), len(h)) for h in np.split(hits, ends)]).T
 
     def following(videos: np.ndarray) -> float:
-        return float((sums[videos].sum() / counts[videos].sum() - floor) / (ceiling - floor))
+        top = _pooled(real_hits[rng.integers(0, len(real_hits), len(real_hits))])
+        # A draw of real videos that is no better than chance bounds nothing.
+        return (_pooled(hits[videos]) - floor) / max(top - floor, 1e-9)
 
-    everything = np.arange(len(sums))
-    interval = bootstrap_interval(following, len(sums), rng=rng)
-    return ActionFollowing(float(hits.mean()), ceiling, floor, following(everything), interval)
+    return ActionFollowing(
+        dream=_pooled(hits),
+        real=ceiling,
+        shuffled=floor,
+        following=(_pooled(hits) - floor) / (ceiling - floor),
+        interval=bootstrap_interval(following, len(hits), rng=rng),
+    )
 
 
 def find_palette(videos: Sequence[np.ndarray], *, colours: int = MAX_COLOURS) -> np.ndarray:
@@ -168,7 +180,7 @@ def find_palette(videos: Sequence[np.ndarray], *, colours: int = MAX_COLOURS) ->
     chosen = [int(frequency.argmax())]
     while len(chosen) < min(colours, len(common)):
         distance = np.linalg.norm(candidates[:, None] - candidates[chosen], axis=-1).min(axis=1)
-        if distance.max() < 2 * SOFTNESS_LEVELS:
+        if distance.max() < DISTINCT_LEVELS:
             break
         chosen.append(int(distance.argmax()))
     return candidates[chosen]
@@ -177,23 +189,24 @@ def find_palette(videos: Sequence[np.ndarray], *, colours: int = MAX_COLOURS) ->
 def colour_motion(frames: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """How each colour moves around each transition.
 
-    For every colour: the velocity of its centroid over the transition, the one before and the one after, the two
-    changes of velocity, its position and its change of area, all as shares of the frame; zeros where it is absent.
+    The first colour is the ground; every pixel is the best mixture of it and one other colour, so that the anti-aliased
+    edge of a body counts for as much as the body covers. For every other colour: the velocity of its centroid over the
+    transition, the one before and the one after, the two changes of velocity, its position and its change of area, all
+    as shares of the frame; zeros where it is absent.
 
     Args:
         frames: uint8 (T, H, W, 3), T at least 2.
         palette: (K, 3).
 
     Returns:
-        (T-1, 13·K) float64.
+        (T-1, 13·(K-1)) float64.
     """
     count, height, width, _ = frames.shape
     grid = np.stack(np.meshgrid(np.arange(width) / width, np.arange(height) / height), axis=-1).reshape(-1, 2)
-    centroid, area = np.zeros((count, len(palette), 2)), np.zeros((count, len(palette)))
-    for t, frame in enumerate(frames.reshape(count, -1, 3).astype(np.float64)):
-        distance = np.stack([np.sum((frame - colour) ** 2, axis=1) for colour in palette])
-        share = np.exp(-(distance - distance.min(axis=0)) / (2 * SOFTNESS_LEVELS**2))
-        share /= share.sum(axis=0)
+    tints = palette[1:] - palette[0]
+    centroid, area = np.zeros((count, len(tints), 2)), np.zeros((count, len(tints)))
+    for t, frame in enumerate(frames.reshape(count, -1, 3)):
+        share = _coverage(frame - palette[0], tints)
         mass = share.sum(axis=1)
         area[t], centroid[t] = mass / len(frame), share @ grid / np.maximum(mass, 1e-9)[:, None]
     present = area > PRESENT_SHARE
@@ -206,10 +219,55 @@ def colour_motion(frames: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return np.concatenate(parts, axis=-1).reshape(count - 1, -1)
 
 
-def _read(
-    model: InverseDynamics, videos: Sequence[np.ndarray], actions: Sequence[np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([model.predict(v) for v in videos]), np.concatenate([np.asarray(a) for a in actions])
+def _robust_scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # Impacts throw bodies about far harder than actions push them: a mean and a variance would measure impacts.
+    centre = np.median(features, axis=0)
+    spread = 1.4826 * np.median(np.abs(features - centre), axis=0)
+    spread = np.where(spread > 0, spread, features.std(axis=0))
+    return centre, np.where(spread > 0, spread, 1.0)
+
+
+def _standardise(features: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    return np.clip((features - centre) / spread, -CLIP, CLIP)
+
+
+def _linear_discriminants(z: np.ndarray, member: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """Fisher's linear discriminants (D, A) and intercepts (A,) of features (n, D) with membership (n, A)."""
+    member = member.astype(float)
+    count = member.sum(axis=0)
+    means = member.T @ z / count[:, None]
+    within = z - member @ means
+    covariance = within.T @ within / len(z) + ridge * np.eye(z.shape[1])
+    weights = np.linalg.solve(covariance, means.T)
+    return weights, np.log(count / len(z)) - 0.5 * np.sum(means.T * weights, axis=0)
+
+
+def _ridge_regression(z: np.ndarray, target: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (D, A) and intercept (A,) that predict (n, A) targets from features (n, D)."""
+    centred = z - z.mean(axis=0)
+    covariance = centred.T @ centred / len(z) + ridge * np.eye(z.shape[1])
+    weights = np.linalg.solve(covariance, centred.T @ (target - target.mean(axis=0)) / len(z))
+    return weights, target.mean(axis=0) - z.mean(axis=0) @ weights
+
+
+def _coverage(pixels: np.ndarray, tints: np.ndarray) -> np.ndarray:
+    """Share (K, P) of each tint (K, 3) in pixels (P, 3), both relative to the ground; one tint a pixel."""
+    power = np.sum(tints**2, axis=1)[:, None]
+    along = tints @ pixels.T
+    share = np.clip(along / power, 0.0, 1.0)
+    residual = share * (share * power - 2 * along)
+    best = residual == residual.min(axis=0)
+    return np.where(best & (share > FAINT_SHARE), share, 0.0)
+
+
+def _hits(model: InverseDynamics, predicted: Sequence[np.ndarray], actions: Sequence[np.ndarray]) -> np.ndarray:
+    """(N, 2) sum of hits and number of transitions of each video."""
+    hits = [model.hits(p, np.asarray(a)) for p, a in zip(predicted, actions, strict=True)]
+    return np.array([(h.sum(), len(h)) for h in hits])
+
+
+def _pooled(hits: np.ndarray) -> float:
+    return float(hits[:, 0].sum() / hits[:, 1].sum())
 
 
 def _check(videos: Sequence[np.ndarray], actions: Sequence[np.ndarray]) -> None:
