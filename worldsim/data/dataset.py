@@ -1,5 +1,6 @@
 """`Dataset`: recorded episodes on disk, read through Zarr."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,9 +83,9 @@ class Dataset:
         self.captions: list[str] = [str(text) for text in np.asarray(self._array("captions")[:])]
         truth = group.get("truth")
         self._truth_keys = tuple(sorted(truth.array_keys())) if isinstance(truth, zarr.Group) else ()
-        for name in ("frames", "rewards", "terminated", "truncated", *action_columns(self._space)):
-            if self._array(name).shape[0] != self.num_frames:
-                raise _damaged(path, f"{name} has {self._array(name).shape[0]} rows, not {self.num_frames}")
+        names = ("frames", "rewards", "terminated", "truncated", *action_columns(self._space))
+        for name in (*names, *(f"truth/{key}" for key in self._truth_keys)):
+            self._check_column(name)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -212,6 +213,17 @@ class Dataset:
             truth={key: self.read(f"truth/{key}", start, stop) for key in self._truth_keys} if truth else {},
             seed=int(self.seeds[index]) if self.seeds[index] >= 0 else None,
         )
+
+    def _check_column(self, name: str) -> None:
+        """Raises where rows or files are missing; Zarr itself would read a missing file as zeros."""
+        array = self._array(name)
+        if array.shape[0] != self.num_frames:
+            raise _damaged(self.path, f"{name} has {array.shape[0]} rows, not {self.num_frames}")
+        assert array.shards is not None
+        files = math.ceil(array.shape[0] / array.shards[0])
+        found = array.nchunks_initialized * array.chunks[0] // array.shards[0]
+        if found != files:
+            raise _damaged(self.path, f"{name} has {found} files, not {files}")
 
     def _array(self, name: str) -> zarr.Array:
         if name not in self._arrays:

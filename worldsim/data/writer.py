@@ -5,7 +5,8 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -62,10 +63,11 @@ class DatasetWriter:
         space_attribute(action_space)  # an unknown space shall fail before anything is written
         self._lock: int | None = _claim(self.path, self._partial)
         try:
-            self._group = zarr.open_group(self._partial, mode="a", zarr_format=3)
-        except OSError as error:
+            with _place(self.path):
+                self._group = zarr.open_group(self._partial, mode="a", zarr_format=3)
+        except DatasetError:
             self._discard()
-            raise _no_place(self.path, error) from error
+            raise
         self._columns: dict[str, _Column] = {}
         self._lengths: list[int] = []
         self._captions: list[str] = []
@@ -79,11 +81,10 @@ class DatasetWriter:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         try:
             if kind is None:
-                self._commit()
+                with _place(self.path):
+                    self._commit()
         finally:
             self._discard()
-        if isinstance(value, OSError):
-            raise _no_place(self.path, value) from value
 
     def add_rows(self, rows: Mapping[str, np.ndarray]) -> None:
         """Adds consecutive rows of the current episode.
@@ -99,7 +100,8 @@ class DatasetWriter:
         """
         check_frames(rows["frames"])
         if not self._columns:
-            self._columns = {name: _Column(self._group, name, value) for name, value in rows.items()}
+            with _place(self.path):
+                self._columns = {name: _Column(self._group, name, value) for name, value in rows.items()}
         if set(rows) != set(self._columns):
             raise DatasetError(
                 expected=f"the columns {sorted(self._columns)} in every row",
@@ -110,7 +112,8 @@ class DatasetWriter:
         for name, value in rows.items():
             if len(value) != count:
                 raise DatasetError(expected=f"{count} rows of {name}", got=len(value), remedy="Cut them to one length.")
-            self._columns[name].append(value)
+            with _place(self.path):
+                self._columns[name].append(value)
         self._open_rows += count
 
     def end_episode(self, *, caption: str | None, seed: int = -1) -> None:
@@ -234,6 +237,8 @@ class _Column:
             chunks=(chunk, *(max(n, 1) for n in shape)),
             shards=(self._shard, *(max(n, 1) for n in shape)),
             compressors=[ZstdCodec(level=1, checksum=True)],
+            # Zarr reads a file that is missing as zeros; with every file written, a missing one can be told.
+            config={"write_empty_chunks": True},
         )
         self._waiting: list[np.ndarray] = []
         self._count = 0
@@ -268,12 +273,10 @@ class _Column:
 
 def _claim(path: Path, partial: Path) -> int:
     """Takes the path for this process and clears what an interrupted writer left. The lock's descriptor."""
-    try:
+    with _place(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir(exist_ok=True)
         handle = try_lock(partial)
-    except OSError as error:
-        raise _no_place(path, error) from error
     if handle is None:
         raise busy(path)
     if path.exists():
@@ -288,10 +291,15 @@ def _claim(path: Path, partial: Path) -> int:
     return handle
 
 
-def _no_place(path: Path, error: OSError) -> DatasetError:
-    return DatasetError(
-        expected=f"to write {path}", got=str(error), remedy="Check the path, its permissions and the space left."
-    )
+@contextmanager
+def _place(path: Path) -> Iterator[None]:
+    """Names the failures of the file system."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(
+            expected=f"to write {path}", got=str(error), remedy="Check the path, its permissions and the space left."
+        ) from error
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - plain data
