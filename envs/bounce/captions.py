@@ -14,12 +14,14 @@ def caption(scene: Scene, *, detail: Detail = "short", rng: np.random.Generator 
 
     Args:
         scene: What to describe.
-        detail: "short" (who and where), "medium" (also sizes, places, motion) or "dense" (every number).
+        detail: "short" (who, where and the task), "medium" (also sizes, places, motion) or "dense" (every number).
         rng: Varies words and order; without it the plainest wording.
     """
     if detail == "dense":
         return dense.write(scene, rng)
-    text = _task(scene, rng) if scene.agent else _setting(scene, rng)
+    text = _setting(scene, rng)
+    if scene.agent:
+        text += " " + _task(scene, rng)
     if detail == "medium":
         described = [sentence(f"the {_name(s, rng)} is {_coarse(s, scene, rng)}") for s in scene.solids]
         text = " ".join([text, *shuffled(described, rng)])
@@ -30,7 +32,7 @@ def caption(scene: Scene, *, detail: Detail = "short", rng: np.random.Generator 
 
 def _task(scene: Scene, rng: np.random.Generator | None) -> str:
     target, hazard = scene.slot("target"), scene.slot("hazard")
-    text = article(_name(scene.solids[0], rng))
+    text = f"the {_name(scene.solids[0], rng)}"
     if target is None:
         return sentence(f"{text} is steered")
     text += f" {choose(('should touch', 'has to reach', 'must touch'), rng)} the {_name(scene.solids[target], rng)}"
