@@ -1,0 +1,323 @@
+"""Laws of contact: momentum, one-sided energy, restitution, friction.
+
+Masses are never needed: a pair's mass ratio follows from how it shares the change of velocity. Energy may be lost at a
+contact and never gained. Discs without marks hide their spin, and friction may turn hidden spin into motion along the
+contact; therefore only the motion along the normal of round objects is judged.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+
+from eval.clip import Clip
+from eval.physics.agent import Agent
+from eval.physics.contacts import Contact, Side, contacts
+from eval.physics.evidence import Evidence, log_p_above
+from eval.physics.flights import fit
+from eval.physics.motion import Motion, motion
+from eval.physics.tracks import Tracks
+from eval.physics.verdict import UNIT, verdict
+from eval.score import Measurement, Unmeasurable, evaluator
+
+# An approach slower than this many standard errors has no restitution.
+APPROACH_Z = 6.0
+SLIDE_FRAMES = 6
+TOUCH_PX = 1.0
+LEVEL_RAD = 0.04
+# Turning by more than this while sliding is rolling or toppling, not friction alone.
+SLIDE_TURN_RAD = 0.1
+
+
+@evaluator("momentum", suite="physics", unit=UNIT, better="lower")
+def momentum(clip: Clip, *, agent: Agent = "auto") -> Measurement:
+    """Two objects that collide change velocity in exactly opposite directions, and push rather than pull.
+
+    The third law without masses: the changes of velocity of a pair must be antiparallel, with the line of centres of
+    round objects that do not slide; their ratio is the ratio of the masses and the same at every contact of the pair.
+    """
+    found, judged = _judged(clip, agent)
+    pairs = [c for c in judged if c.kind == "pair"]
+    if not pairs:
+        raise Unmeasurable("inapplicable", "no two free objects collide with a flight before and after")
+    evidence: list[Evidence] = []
+    ratios: dict[tuple[int, int], list[tuple[float, float, Contact]]] = {}
+    for contact in pairs:
+        evidence += _opposite(contact)
+        ratio = _log_mass_ratio(contact)
+        if ratio is not None:
+            items = contact.sides[0].item, contact.sides[1].item
+            ratios.setdefault(items, []).append((*ratio, contact))
+    for items, seen in ratios.items():
+        for (a, var_a, _), (b, var_b, later) in pairwise(seen):
+            about = f"objects {items[0] + 1} and {items[1] + 1} change their mass ratio by a factor {np.exp(b - a):.2f}"
+            log_p = np.log(2.0) + log_p_above(abs(b - a), np.sqrt(var_a + var_b))
+            evidence.append(Evidence(log_p=min(log_p, 0.0), frames=later.frames, about=about))
+    return verdict(evidence, len(clip), _coverage(found, pairs), contacts=len(pairs))
+
+
+@evaluator("energy", suite="physics", unit=UNIT, better="lower")
+def energy(clip: Clip, *, agent: Agent = "auto") -> Measurement:
+    """Contacts and free flight may lose mechanical energy but never gain it.
+
+    At a contact with the frame or scenery: the object's kinetic energy, with rotation where it can be seen. Of a pair:
+    the sum, with the mass ratio that momentum gives. In mid-air: kinetic plus potential energy across a break.
+    """
+    found, judged = _judged(clip, agent)
+    evidence = [e for c in judged if (e := _energy_gain(found.tracks, c)) is not None]
+    evidence += _mid_air_gain(found)
+    if not evidence:
+        raise Unmeasurable("inapplicable", "no contact with a flight before and after, and no break in a flight")
+    return verdict(evidence, len(clip), _coverage(found, judged), contacts=len(judged))
+
+
+@evaluator("restitution", suite="physics", unit=UNIT, better="lower")
+def restitution(clip: Clip, *, agent: Agent = "auto") -> Measurement:
+    """Newton's coefficient of restitution lies in [0, 1]: round objects part no faster than they met, and do part."""
+    found, judged = _judged(clip, agent)
+    round_ = [c for c in judged if all(found.tracks.fold[s.item] == 0 for s in c.sides)]
+    evidence, values = [], []
+    for contact in round_:
+        ratio = _restitution(contact)
+        if ratio is None:
+            continue
+        value, sigma = ratio
+        values.append(value)
+        log_p = np.log(2.0) + max(log_p_above(value - 1.0, sigma), -np.inf)
+        below = np.log(2.0) + log_p_above(-value, sigma)
+        about = f"{_who(contact)} bounces with restitution {value:.3f} ± {sigma:.3f}"
+        evidence.append(Evidence(log_p=min(log_p, below, 0.0), frames=contact.frames, about=about))
+    if not evidence:
+        raise Unmeasurable("inapplicable", "no round object bounces with a flight before and after")
+    return verdict(evidence, len(clip), _coverage(found, round_), restitutions=values)
+
+
+@evaluator("friction", suite="physics", unit=UNIT, better="lower")
+def friction(clip: Clip, *, agent: Agent = "auto") -> Measurement:
+    """What slides on level ground never speeds up.
+
+    Gravity is the measured one, or the picture's vertical where nothing flies. Round objects are left out: hidden spin
+    may lawfully drive them.
+    """
+    found = motion(clip, agent)
+    evidence, used = [], 0
+    for k in found.items:
+        if found.tracks.fold[k] == 0:
+            continue
+        for frames in _slides(found, k):
+            times = frames.astype(float)
+            path = fit(times, found.tracks.centroid_px[frames, k], float(found.tracks.noise_px[k]))
+            velocity = path.state[1]
+            speed = float(np.linalg.norm(velocity))
+            if speed < APPROACH_Z * np.sqrt(path.covariance[1, 1]):
+                continue
+            used += len(frames)
+            gain = float(path.state[2] @ velocity / speed)
+            about = f"object {k + 1} speeds up by {gain:.4f} px/frame² while it slides"
+            log_p = log_p_above(gain, float(np.sqrt(path.covariance[2, 2])))
+            evidence.append(Evidence(log_p=log_p, frames=tuple(frames.tolist()), about=about))
+    if not evidence:
+        raise Unmeasurable("inapplicable", "nothing with a visible orientation slides on level ground for six frames")
+    return verdict(evidence, len(clip), used / max(int(found.tracks.seen[:, found.items].sum()), 1))
+
+
+def _judged(clip: Clip, agent: Agent) -> tuple[Motion, list[Contact]]:
+    found = motion(clip, agent)
+    return found, [c for c in contacts(found) if c.touched]
+
+
+def _coverage(found: Motion, judged: list[Contact]) -> float:
+    """Share of the interruptions of flight that could be judged."""
+    interruptions = {(f.item, f.stop) for f in found.flights if f.stop < found.frames}
+    sides = sum(len(c.sides) for c in judged)
+    return sides / max(len(interruptions), sides, 1)
+
+
+def _who(contact: Contact) -> str:
+    names = " and ".join(str(s.item + 1) for s in contact.sides)
+    return f"objects {names}" if len(contact.sides) == 2 else f"object {names}"
+
+
+def _opposite(contact: Contact) -> list[Evidence]:
+    """That the changes of velocity are parallel, and that they are opposed."""
+    change = contact.velocities[:, 1] - contact.velocities[:, 0]
+    variance = contact.variances.sum(axis=1)
+    length2 = np.sum(change**2, axis=1)
+    cross = abs(float(change[0, 0] * change[1, 1] - change[0, 1] * change[1, 0]))
+    dot = float(change[0] @ change[1])
+    # The product's noise, its second-order part included: both changes may be small.
+    sigma = float(np.sqrt(length2[0] * variance[1] + length2[1] * variance[0] + variance[0] * variance[1]))
+    angle = np.degrees(np.arctan2(cross, -dot))
+    about = f"{_who(contact)} are deflected {angle:.1f}° off opposite directions"
+    across = min(np.log(2.0) + log_p_above(cross, sigma), 0.0)
+    return [
+        Evidence(log_p=across, frames=contact.frames, about=about),
+        Evidence(log_p=log_p_above(dot, sigma), frames=contact.frames, about=about),
+    ]
+
+
+def _log_mass_ratio(contact: Contact) -> tuple[float, float] | None:
+    """Log of the second object's mass over the first's, and its variance."""
+    change = contact.velocities[:, 1] - contact.velocities[:, 0]
+    length2 = np.sum(change**2, axis=1)
+    variance = contact.variances.sum(axis=1)
+    if np.any(length2 < APPROACH_Z**2 * variance):
+        return None
+    return 0.5 * float(np.log(length2[0] / length2[1])), float(np.sum(variance / length2))
+
+
+def _restitution(contact: Contact) -> tuple[float, float] | None:
+    """Coefficient of restitution along the normal, and its standard error; None where nothing approaches."""
+    if len(contact.sides) == 1:
+        velocity, variance = contact.velocities[0], contact.variances[0]
+    else:
+        velocity = contact.velocities[0] - contact.velocities[1]
+        variance = contact.variances.sum(axis=0)
+    approach, leave = velocity @ contact.normal
+    if -approach < APPROACH_Z * np.sqrt(variance[0]):
+        return None
+    value = -leave / approach
+    return float(value), float(np.sqrt(variance[1] + value**2 * variance[0]) / -approach)
+
+
+def _energy_gain(tracks: Tracks, contact: Contact) -> Evidence | None:
+    if all(tracks.fold[s.item] == 0 for s in contact.sides):
+        # Relative motion along the normal: hidden spin cannot feed it.
+        ratio = _restitution(contact)
+        if ratio is None:
+            return None
+        value, sigma = ratio
+        log_p = log_p_above(value - 1.0, sigma)
+        about = f"{_who(contact)} gain {100 * (value**2 - 1):.1f} % of the energy of approach"
+        return Evidence(log_p=log_p, frames=contact.frames, about=about)
+    masses = 1.0
+    if len(contact.sides) == 2:
+        ratio = _log_mass_ratio(contact)
+        if ratio is None or any(tracks.fold[s.item] == 0 for s in contact.sides):
+            return None
+        masses = float(np.exp(ratio[0]))
+    spins, spin_variances, inertias = _spins(tracks, contact.sides)
+    weights = np.array([1.0, masses])[: len(contact.sides)]
+
+    def total(velocity: np.ndarray, spin: np.ndarray) -> float:
+        kinetic = np.sum(velocity**2, axis=-1) + inertias[:, None] * spin**2
+        return float(0.5 * weights @ (kinetic[:, 1] - kinetic[:, 0]))
+
+    gain = total(contact.velocities, spins)
+    sigma = _propagated(total, contact.velocities, contact.variances, spins, spin_variances)
+    about = f"{_who(contact)} gain {gain:.3f} px²/frame² of kinetic energy per unit mass"
+    return Evidence(log_p=log_p_above(gain, sigma), frames=contact.frames, about=about)
+
+
+def _spins(tracks: Tracks, sides: tuple[Side, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Angular velocities (S, 2) before and after, their variances, and moments of inertia over mass (S,)."""
+    spin, variance = np.zeros((len(sides), 2)), np.zeros((len(sides), 2))
+    inertia_over_mass = np.zeros(len(sides))
+    for s, side in enumerate(sides):
+        k = side.item
+        spread = tracks.spread_px2[tracks.whole[:, k], k]
+        inertia_over_mass[s] = float(np.median(np.trace(spread, axis1=1, axis2=2)))
+        for i, flight in enumerate((side.before, side.after)):
+            turn = tracks.turn_rad[flight.times.astype(int), k]
+            s_t = flight.times - flight.times.mean()
+            spread_t = float(s_t @ s_t)
+            spin[s, i] = float(s_t @ turn) / spread_t
+            rest = turn - turn.mean() - spin[s, i] * s_t
+            # An angle is known about as well as the centroid divided by the radius of gyration.
+            expected = float(tracks.noise_px[k]) / np.sqrt(inertia_over_mass[s])
+            noise = np.hypot(expected, np.sqrt(np.mean(rest**2)))
+            variance[s, i] = noise**2 / spread_t
+    return spin, variance, inertia_over_mass
+
+
+def _propagated(
+    function: Callable[[np.ndarray, np.ndarray], float],
+    velocities: np.ndarray,
+    variances: np.ndarray,
+    spins: np.ndarray,
+    spin_variances: np.ndarray,
+) -> float:
+    """First-order standard error of `function(velocities, spins)`, with the second-order part of squares added."""
+    total = 0.0
+    for index in np.ndindex(velocities.shape):
+        sigma = float(np.sqrt(variances[index[:2]]))
+        total += _half_range(function, velocities, spins, 0, index, sigma) ** 2
+    for index in np.ndindex(spins.shape):
+        total += _half_range(function, velocities, spins, 1, index, float(np.sqrt(spin_variances[index]))) ** 2
+    second_order = float(np.sum(variances**2))
+    return float(np.sqrt(total + second_order))
+
+
+def _half_range(
+    function: Callable[[np.ndarray, np.ndarray], float],
+    velocities: np.ndarray,
+    spins: np.ndarray,
+    which: int,
+    index: tuple[int, ...],
+    sigma: float,
+) -> float:
+    ends = []
+    for sign in (-1.0, 1.0):
+        arguments = [velocities.copy(), spins.copy()]
+        arguments[which][index] += sign * sigma
+        ends.append(function(arguments[0], arguments[1]))
+    return 0.5 * (ends[1] - ends[0])
+
+
+def _mid_air_gain(found: Motion) -> list[Evidence]:
+    """Gain of kinetic plus potential energy where a flight breaks without any contact."""
+    gravity = np.zeros(2) if found.gravity is None else found.gravity.value
+    evidence = []
+    for b in found.breaks:
+        if b.log_p > np.log(1e-3):
+            continue
+        parts = (slice(0, b.index), slice(b.index, None))
+        if min(len(b.flight.times[p]) for p in parts) < 3:
+            continue
+        ends = []
+        for part, edge in zip(parts, (-1, 0), strict=True):
+            times = b.flight.times[part]
+            path = fit(times, b.flight.points[part], b.flight.sigma, found.gravity)
+            state, covariance = path.at(float(times[edge]))
+            ends.append((state, covariance[1, 1]))
+        (before, var_before), (after, var_after) = ends
+        gain = 0.5 * (after[1] @ after[1] - before[1] @ before[1]) - gravity @ (after[0] - before[0])
+        sigma = np.sqrt(after[1] @ after[1] * var_after + before[1] @ before[1] * var_before + var_after**2)
+        about = f"object {b.flight.item + 1} gains {gain:.3f} px²/frame² per unit mass in mid-air"
+        evidence.append(
+            Evidence(log_p=log_p_above(float(gain), float(sigma)), frames=(b.frame - 1, b.frame), about=about)
+        )
+    return evidence
+
+
+def _slides(found: Motion, k: int) -> list[np.ndarray]:
+    """Runs of frames in which object k moves along one level border or face of scenery, touching nothing else."""
+    tracks = found.tracks
+    down = np.array([0.0, 1.0])
+    if found.gravity is not None and np.linalg.norm(found.gravity.value) > APPROACH_Z * found.gravity.error:
+        down = found.gravity.value / np.linalg.norm(found.gravity.value)
+    around = tracks.around
+    apart = np.where(np.eye(len(tracks), dtype=bool), np.inf, around.between_px)[:, k].min(axis=-1)
+    on_scenery = (around.scenery_px[:, k] <= TOUCH_PX) & (around.normal[:, k] @ -down > np.cos(LEVEL_RAD))
+    below = int(np.argmax([0.0, 0.0, -down[1], down[1]])) if abs(down[1]) > np.cos(LEVEL_RAD) else None
+    on_border = np.zeros(len(apart), bool) if below is None else around.border_px[:, k, below] <= TOUCH_PX
+    # Objects that stand on the frame's border count as whole where no area is missing.
+    whole = tracks.seen[:, k] & ((tracks.whole[:, k] & on_scenery) | (on_border & ~on_scenery & _complete(tracks, k)))
+    sliding = whole & (apart > 2.0 * TOUCH_PX)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], sliding.astype(int), [0]])))
+    runs = [np.arange(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True) if b - a >= SLIDE_FRAMES]
+    return [r for r in runs if _straight(tracks, k, r, down)]
+
+
+def _complete(tracks: Tracks, k: int) -> np.ndarray:
+    whole = tracks.whole[:, k]
+    if not whole.any():
+        return np.zeros(len(whole), bool)
+    return np.abs(tracks.area_px[:, k] / np.median(tracks.area_px[whole, k]) - 1.0) < 0.04
+
+
+def _straight(tracks: Tracks, k: int, frames: np.ndarray, down: np.ndarray) -> bool:
+    """Moves across gravity without turning or rising."""
+    rise = np.ptp(tracks.centroid_px[frames, k] @ down)
+    turn = np.ptp(tracks.turn_rad[frames, k])
+    return bool(rise < 6.0 * tracks.noise_px[k] + 0.1 and turn < SLIDE_TURN_RAD)
