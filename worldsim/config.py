@@ -72,11 +72,13 @@ class TextConfig(Config):
         buckets: Size of the hashed vocabulary.
         max_tokens: Longest text, in words and punctuation marks.
         layers: Transformer layers over the words.
+        slots: Tokens that the words are summarised into; what the frames attend to.
     """
 
     buckets: int = 4096
-    max_tokens: int = 48
+    max_tokens: int = 64
     layers: int = 1
+    slots: int = 8
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,14 +36,20 @@ def _bucket(word: str, buckets: int) -> int:
 
 
 class TextEncoder(nn.Module):
-    """Words to (B, max_tokens, width); padded places carry a learned embedding, so lengths need no mask."""
+    """Words to (B, slots, width): a small transformer, then learned queries that summarise the words.
+
+    Few slots keep attention cheap, whatever the length of the text. Padded places carry a learned embedding, so lengths
+    need no mask.
+    """
 
     def __init__(self, config: TextConfig, width: int, heads: int) -> None:
         super().__init__()
         self.config = config
         self.embed = nn.Embedding(config.buckets, width)
         self.places = nn.Parameter(0.02 * torch.randn(config.max_tokens, width))
-        self.null = nn.Parameter(0.02 * torch.randn(config.max_tokens, width))
+        self.queries = nn.Parameter(torch.randn(config.slots, width) * width**-0.5)
+        self.null = nn.Parameter(0.02 * torch.randn(config.slots, width))
+        self.summarise = nn.MultiheadAttention(width, heads, batch_first=True)
         nn.init.normal_(self.embed.weight, std=0.02)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
@@ -75,7 +81,7 @@ class TextEncoder(nn.Module):
         return ids
 
     def forward(self, ids: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Embeds tokenised texts.
+        """Embeds tokenised texts as (B, slots, width).
 
         Args:
             ids: (B, max_tokens) from `tokenise`.
@@ -84,5 +90,6 @@ class TextEncoder(nn.Module):
         x = self.embed(ids) + self.places
         for layer in self.layers:
             x = layer(x)
-        x = self.norm(x)
+        queries = self.queries.to(x.dtype).expand(len(x), -1, -1)
+        x = self.norm(queries + self.summarise(queries, x, x, need_weights=False)[0])
         return x if keep is None else torch.where(keep[:, None, None], x, self.null.to(x.dtype))

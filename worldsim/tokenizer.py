@@ -121,7 +121,11 @@ class ConvTokenizer(nn.Module):
         Raises:
             FramesError: If the size or the number of frames does not fit the strides.
         """
-        return (self.bottleneck(frames) - _channels(self.mean)) / _channels(self.std)
+        return self.standardise(self.bottleneck(frames))
+
+    def standardise(self, raw: Tensor) -> Tensor:
+        """Raw latents (..., C, h, w) to zero mean and unit variance per channel."""
+        return (raw - _channels(self.mean)) / _channels(self.std)
 
     def decode(self, latents: Tensor, *, starts: bool = False) -> Tensor:
         """Standardised latents (B, F, C, h, w) to frames (B, T, 3, H, W), not clamped.

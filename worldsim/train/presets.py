@@ -37,7 +37,7 @@ def tiny(data: str) -> TrainConfig:
         data=data,
         tokenizer=TokenizerConfig(latent_channels=4, width=16, encoder_depth=1, decoder_depth=1),
         model=ModelConfig(
-            latent_channels=4, width=32, depth=2, heads=2, window=4, text=TextConfig(buckets=64, max_tokens=48)
+            latent_channels=4, width=32, depth=2, heads=2, window=4, text=TextConfig(buckets=64, slots=4)
         ),
         tokenizer_optimiser=OptimiserConfig(steps=40, batch_size=4, warmup=5),
         optimiser=OptimiserConfig(steps=20, batch_size=4, warmup=5),
