@@ -15,11 +15,11 @@ def intrinsics(size: tuple[int, int], fov_deg: float) -> np.ndarray:
     Raises:
         SceneError: If the size is not two positive integers or the field of view not in (0, 180).
     """
-    height, width = size
-    if not (isinstance(height, int | np.integer) and isinstance(width, int | np.integer) and height > 0 and width > 0):
+    if len(size) != 2 or not all(isinstance(n, int | np.integer) and n > 0 for n in size):
         raise SceneError(
             expected="size as two positive integers (height, width)", got=size, remedy="Pass size=(64, 64)."
         )
+    height, width = size
     if not 0.0 < fov_deg < 180.0:
         raise SceneError(expected="a field of view in (0, 180) degrees", got=fov_deg, remedy="Pass for example 70.")
     focal_px = 0.5 * min(height, width) / np.tan(0.5 * np.radians(fov_deg))

@@ -28,7 +28,7 @@ def stage_of(world: World) -> Stage:
         room_m=np.asarray(scene.room_m, float),
         lights_m=np.asarray(scene.lights_m, float),
         light_power=scene.light_power,
-        textures=make_textures(np.random.default_rng(scene.texture_seed), colours, radii),
+        textures=make_textures(scene.texture_seed, colours, radii),
         room_shift_m=np.zeros(3),
         slot_shift_m=np.zeros((num, 3)),
     )

@@ -48,7 +48,7 @@ _WALL_TONES = (
     ((0.30, 0.37, 0.29), (0.60, 0.66, 0.55)),
     ((0.38, 0.33, 0.40), (0.66, 0.60, 0.68)),
 )
-_CEILING_TONES = (((0.50, 0.50, 0.49), (0.74, 0.74, 0.72)),)
+_CEILING_TONES = ((0.50, 0.50, 0.49), (0.74, 0.74, 0.72))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,47 +74,50 @@ class Textures:
     tones: np.ndarray
 
 
-def make_textures(rng: np.random.Generator, solid_colours: np.ndarray, solid_sizes_m: np.ndarray) -> Textures:
+def make_textures(seed: int, solid_colours: np.ndarray, solid_sizes_m: np.ndarray) -> Textures:
     """Draws the textures of a room and of its solids.
 
     Args:
-        rng: Source of every choice.
+        seed: Decides every texture; that of a surface does not depend on what else there is.
         solid_colours: (N, 3) linear-light colours in [0, 1], one an object slot.
         solid_sizes_m: (N,) radius of each solid; sets the scale of its grain.
     """
-    walls, floors = [str(rng.choice(_WALLS)), str(rng.choice(_WALLS))], str(rng.choice(_FLOORS))
-    wall_tones = rng.permutation(len(_WALL_TONES))
-    patterns = [walls[0], walls[0], walls[1], walls[1], floors, "squares"]
-    tones = [
-        *(_WALL_TONES[wall_tones[i]] for i in (0, 1, 2, 3)),
-        _FLOOR_TONES[rng.integers(len(_FLOOR_TONES))],
-        _CEILING_TONES[0],
-    ]
-    tables = rng.uniform(size=(NUM_SURFACES, TABLE, TABLE))
-    offsets = np.zeros((NUM_SURFACES, TABLE))
+    num = NUM_SURFACES + len(solid_sizes_m)
+    rng, *surface_rngs = (np.random.default_rng([seed, k]) for k in range(num + 1))
+    patterns, room_tones = _room_style(rng)
+    tables, offsets = np.zeros((NUM_SURFACES, TABLE, TABLE)), np.zeros((NUM_SURFACES, TABLE))
     for surface, name in enumerate(patterns):
+        tables[surface] = surface_rngs[surface].uniform(size=(TABLE, TABLE))
         if name == "tiles":
             # A checkerboard with uneven tiles: readable as a floor, yet no two neighbourhoods are alike.
-            checker = np.add.outer(np.arange(TABLE), np.arange(TABLE)) % 2
-            tables[surface] = 0.62 * checker + 0.38 * tables[surface]
+            tables[surface] *= 0.38
+            tables[surface] += 0.62 * (np.add.outer(np.arange(TABLE), np.arange(TABLE)) % 2)
         if _PATTERNS[name][1]:
-            offsets[surface] = rng.uniform(size=TABLE)
-    waves = [_room_waves(rng, surface) for surface in range(NUM_SURFACES)]
-    waves += [_solid_waves(rng, size) for size in solid_sizes_m]
-    object_tones = np.repeat(np.asarray(solid_colours, float).reshape(-1, 1, 3), 2, axis=1)
-    num = len(waves)
+            offsets[surface] = surface_rngs[surface].uniform(size=TABLE)
+    waves = [_room_waves(surface_rngs[surface], surface) for surface in range(NUM_SURFACES)]
+    waves += [_solid_waves(r, size) for r, size in zip(surface_rngs[NUM_SURFACES:], solid_sizes_m, strict=True)]
+    solid_tones = np.repeat(np.asarray(solid_colours, float).reshape(-1, 1, 3), 2, axis=1)
     # Strong enough at every scale for optical flow, weaker where it is fine: cloth and plaster rather than noise.
     falloff = np.geomspace(1.0, 0.35, NUM_WAVES)
     depth = np.where(np.arange(num) < NUM_SURFACES, 0.70, 0.95)
     return Textures(
         waves=np.stack(waves).astype(np.float32),
-        phases=rng.uniform(0.0, 2.0 * np.pi, size=(num, NUM_WAVES)).astype(np.float32),
+        phases=np.stack([r.uniform(0.0, 2.0 * np.pi, NUM_WAVES) for r in surface_rngs]).astype(np.float32),
         amplitudes=(depth[:, None] * falloff / falloff.sum()).astype(np.float32),
         tables=tables.astype(np.float32),
         row_offsets=offsets.astype(np.float32),
         cell_m=np.array([_PATTERNS[name][0] for name in patterns], np.float32),
-        tones=np.concatenate([np.asarray(tones), object_tones]).astype(np.float32),
+        tones=np.concatenate([room_tones, solid_tones]).astype(np.float32),
     )
+
+
+def _room_style(rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
+    """Pattern names and tones (6, 2, 3) of the faces of a room; opposite walls share a pattern, no two a colour."""
+    first, second = str(rng.choice(_WALLS)), str(rng.choice(_WALLS))
+    walls = rng.permutation(len(_WALL_TONES))[:4]
+    floor = _FLOOR_TONES[rng.integers(len(_FLOOR_TONES))]
+    patterns = [first, first, second, second, str(rng.choice(_FLOORS)), "squares"]
+    return patterns, np.array([*(_WALL_TONES[k] for k in walls), floor, _CEILING_TONES])
 
 
 def _room_waves(rng: np.random.Generator, surface: int) -> np.ndarray:
