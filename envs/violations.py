@@ -94,8 +94,9 @@ def pair(name: str, seed: int, severity: float, *, size: tuple[int, int] = (64, 
     for world in WORLDS:
         if name in makers(world):
             lawful, violated = makers(world)[name](np.random.default_rng(seed), severity, size)
-            onset = violated.onset if severity > 0 else None
-            return lawful, replace(violated, name=name, severity=severity, onset=onset)
+            if severity == 0.0:
+                return lawful, replace(lawful, name=name)
+            return lawful, replace(violated, name=name, severity=severity)
     raise UnknownNameError(kind="violation", name=str(name), known=names())
 
 
@@ -131,7 +132,7 @@ _JPEG = np.array(
 
 
 def compression(frames: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:  # noqa: ARG001 - one form
-    """Block quantisation as in JPEG: 8x8 cosine coefficients of each channel rounded to level times the standard's table."""
+    """JPEG's block quantisation: 8x8 cosine coefficients rounded to `level` times the standard's luminance table."""
     check_severity(level)
     if level == 0:
         return frames.copy()

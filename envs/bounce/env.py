@@ -121,8 +121,8 @@ class BounceEnv(gym.Env[np.ndarray, np.int64]):
             )
         self.scene = scene
         self._world = World(scene)
-        self._renderer = Renderer(scene, self.size)
-        self._truth = Truth(scene, self._world, self.slots, capacity(self.slots, 4 + MAX_FIXTURES))
+        self._renderer = Renderer(scene.solids, self.size, fixtures=scene.fixtures, rods=scene.rods)
+        self._truth = Truth(scene.solids, self.slots, capacity(self.slots, 4 + MAX_FIXTURES))
         self._frames = 0
         self._last_touch: dict[str, int] = {}
         self.caption = caption(scene, detail=self.detail, rng=copy.deepcopy(self.np_random))
@@ -224,5 +224,5 @@ class BounceEnv(gym.Env[np.ndarray, np.int64]):
         world = self._started()
         state = world.state
         self._drawing: Drawing = self._renderer.draw(state.position_m, state.angle_rad)
-        info = {"caption": self.caption, "truth": self._truth(state, self._drawing, contacts)}
+        info = {"caption": self.caption, "truth": self._truth(state, self._drawing, contacts, world.gravity_m_per_s2)}
         return self._drawing.frame.copy(), info

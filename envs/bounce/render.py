@@ -5,11 +5,12 @@ the edge, so centroids carry over with sub-pixel accuracy. All solids are drawn 
 that enclose them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from envs.bounce.scene import PALETTE, Fixture, Scene
+from envs.bounce.scene import PALETTE, Fixture, Outline, Rod, Solid
 from envs.errors import SceneError
 
 BACKGROUND = (232, 232, 226)
@@ -34,43 +35,64 @@ class Drawing:
     centroid_px: np.ndarray
 
 
+@dataclass(frozen=True)
+class Look:
+    """How solids look where that differs from what they are; N solids.
+
+    Attributes:
+        opacity: (N,) 0 to 1. A solid below 1/2 is in no mask.
+        colour: (N, 3) sRGB.
+        morph: (N,) share of the renderer's second set of shapes, 0 to 1.
+    """
+
+    opacity: np.ndarray
+    colour: np.ndarray
+    morph: np.ndarray
+
+
 class Renderer:
-    """Draws the solids of one scene.
+    """Draws solids among fixtures.
 
     Args:
-        scene: Shapes, colours and fixtures.
+        solids: Shapes and colours, in slot order.
         size: Height and width of the frame in pixels.
+        fixtures: Drawn behind the solids, occluders in front of them.
+        rods: Drawn behind the solids.
+        morph_into: Second set of shapes, for `Look.morph`.
 
     Raises:
         SceneError: The size is not two whole numbers of at least 8.
     """
 
-    def __init__(self, scene: Scene, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        solids: Sequence[Solid],
+        size: tuple[int, int],
+        *,
+        fixtures: Sequence[Fixture] = (),
+        rods: Sequence[Rod] = (),
+        morph_into: Sequence[Solid] | None = None,
+    ) -> None:
         check_size(size)
         self.height, self.width = int(size[0]), int(size[1])
         self.scale = px_per_m(size)
-        self.rods = scene.rods
-        outlines = [solid.outline for solid in scene.solids]
-        n = len(outlines)
-        self._colour = np.array([PALETTE[s.colour] for s in scene.solids], np.float32).reshape(n, 3)
-        # Discs and capsules: distance to a segment of half-length h along the local x axis, less a radius.
-        self._half = np.array([np.abs(o.vertices_m[:, 0]).max() for o in outlines], np.float32) * self.scale
-        self._radius = np.array([o.radius_m for o in outlines], np.float32) * self.scale
-        round_ = np.array([len(o.vertices_m) < 3 for o in outlines], bool)
-        self._round, self._poly = np.flatnonzero(round_), np.flatnonzero(~round_)
-        edges = [_half_planes(outlines[k].vertices_m * self.scale) for k in self._poly]
-        self._edges = np.array(edges, np.float32).reshape(len(edges), _MAX_EDGES, 3)
-        reach = max((o.reach_m for o in outlines), default=0.0) * self.scale
+        self.rods = rods
+        n = len(solids)
+        self._colour = np.array([PALETTE[s.colour] for s in solids], np.float32).reshape(n, 3)
+        every = [s.outline for s in (*solids, *(morph_into or ()))]
+        reach = max((o.reach_m for o in every), default=0.0) * self.scale
         self._side = int(np.ceil(2.0 * reach)) + 3
+        self._shapes = _Shapes(every[:n], self.scale)
+        self._others = _Shapes(every[n:], self.scale) if morph_into else None
         self._y = np.arange(self._side, dtype=np.float32)
         self._canvas = np.empty((self.height, self.width, 3), np.float32)
         self._canvas[:] = BACKGROUND
-        for fixture in scene.fixtures:
+        for fixture in fixtures:
             if fixture.kind != "occluder":
                 self._paint(self._canvas, fixture)
         self._occluders = [
             (self._fixture_coverage(f), np.array(PALETTE[f.colour], np.float32))
-            for f in scene.fixtures
+            for f in fixtures
             if f.kind == "occluder"
         ]
 
@@ -80,8 +102,8 @@ class Renderer:
         position[..., 1] = self.height - position[..., 1]
         return position
 
-    def draw(self, position_m: np.ndarray, angle_rad: np.ndarray, present: np.ndarray | None = None) -> Drawing:
-        """Draws the solids (N, 2), (N,) where `present` (N,); later slots lie over earlier ones, occluders over all."""
+    def draw(self, position_m: np.ndarray, angle_rad: np.ndarray, look: Look | None = None) -> Drawing:
+        """Draws the solids at (N, 2), turned by (N,); later slots lie over earlier ones, occluders over all."""
         n, (h, w) = len(position_m), (self.height, self.width)
         centre = self.to_px(position_m)
         canvas = self._canvas.copy()
@@ -90,19 +112,22 @@ class Renderer:
         for rod in self.rods:
             self._draw_rod(canvas, rod.pivot_m, position_m[rod.solid])
         if n:
-            corner, distance = self._distances(centre, angle_rad)
+            colour = self._colour
+            corner, distance = self._distances(centre, angle_rad, look)
             coverage = np.clip(0.5 - distance, 0.0, 1.0)
             inside = distance <= 0.0
+            if look is not None:
+                coverage *= look.opacity[:, None, None].astype(np.float32)
+                inside &= look.opacity[:, None, None] >= 0.5
+                colour = look.colour.astype(np.float32)
             for k in range(n):
-                if present is not None and not present[k]:
-                    continue
                 x, y = corner[k]
                 xs, ys, xe, ye = max(x, 0), max(y, 0), min(x + self._side, w), min(y + self._side, h)
                 if xs >= xe or ys >= ye:
                     continue
                 part = np.s_[k, ys - y : ye - y, xs - x : xe - x]
                 view = canvas[ys:ye, xs:xe]
-                view += coverage[part][..., None] * (self._colour[k] - view)
+                view += coverage[part][..., None] * (colour[k] - view)
                 masks[k, ys:ye, xs:xe] = inside[part]
                 np.copyto(segmentation[ys:ye, xs:xe], k + 1, where=inside[part])
         for cover, colour in self._occluders:
@@ -111,7 +136,9 @@ class Renderer:
         canvas += 0.5
         return Drawing(canvas.astype(np.uint8), segmentation, masks, centre)
 
-    def _distances(self, centre: np.ndarray, angle: np.ndarray) -> tuple[list[list[int]], np.ndarray]:
+    def _distances(
+        self, centre: np.ndarray, angle: np.ndarray, look: Look | None
+    ) -> tuple[list[list[int]], np.ndarray]:
         """Patch corners (x, y) and signed distances (N, S, S) in pixels at the pixel centres of each patch."""
         corner = np.floor(centre - 0.5 * self._side).astype(int)
         offset = (corner + 0.5 - centre).astype(np.float32)
@@ -119,20 +146,10 @@ class Renderer:
         dy = -(self._y + offset[:, 1:])[:, :, None]
         c, s = np.cos(angle).astype(np.float32)[:, None, None], np.sin(angle).astype(np.float32)[:, None, None]
         along, across = c * dx + s * dy, c * dy - s * dx
-        distance = np.empty_like(along)
-        if len(self._round):
-            k = self._round
-            beyond = np.maximum(np.abs(along[k]) - self._half[k, None, None], 0.0)
-            distance[k] = np.sqrt(beyond**2 + across[k] ** 2) - self._radius[k, None, None]
-        if len(self._poly):
-            k = self._poly
-            x, y = along[k], across[k]
-            edge = self._edges
-            planes = [
-                edge[:, e, 0, None, None] * x + edge[:, e, 1, None, None] * y - edge[:, e, 2, None, None]
-                for e in range(_MAX_EDGES)
-            ]
-            distance[k] = np.maximum(np.maximum(planes[0], planes[1]), np.maximum(planes[2], planes[3]))
+        distance = self._shapes.distance(along, across)
+        if look is not None and self._others is not None:
+            share = look.morph[:, None, None].astype(np.float32)
+            distance += share * (self._others.distance(along, across) - distance)
         return corner.tolist(), distance
 
     def _draw_rod(self, canvas: np.ndarray, pivot_m: tuple[float, float], bob_m: np.ndarray) -> None:
@@ -165,6 +182,35 @@ class Renderer:
     def _paint(self, canvas: np.ndarray, fixture: Fixture) -> None:
         cover = self._fixture_coverage(fixture)
         canvas += cover[..., None] * (np.array(PALETTE[fixture.colour], np.float32) - canvas)
+
+
+class _Shapes:
+    """Signed distances of N outlines in their own frames.
+
+    Discs and capsules: distance to a segment of half-length h along the local x axis, less a radius. Polygons: the
+    largest distance to the line of an edge, which is exact but near corners.
+    """
+
+    def __init__(self, outlines: Sequence[Outline], scale: float) -> None:
+        self._half = np.array([np.abs(o.vertices_m[:, 0]).max() for o in outlines], np.float32) * scale
+        self._radius = np.array([o.radius_m for o in outlines], np.float32) * scale
+        round_ = np.array([len(o.vertices_m) < 3 for o in outlines], bool)
+        self._round, self._poly = np.flatnonzero(round_), np.flatnonzero(~round_)
+        edges = [_half_planes(outlines[k].vertices_m * scale) for k in self._poly.tolist()]
+        self._edges = np.array(edges, np.float32).reshape(len(edges), _MAX_EDGES, 3)
+
+    def distance(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Distance in pixels (N, S, S), negative inside, at local coordinates (N, S, S)."""
+        distance = np.empty_like(x)
+        if len(self._round):
+            k = self._round
+            beyond = np.maximum(np.abs(x[k]) - self._half[k, None, None], 0.0)
+            distance[k] = np.sqrt(beyond**2 + y[k] ** 2) - self._radius[k, None, None]
+        if len(self._poly):
+            k = self._poly
+            nx, ny, offset = (self._edges[:, :, i, None, None] for i in range(3))
+            distance[k] = (nx * x[k, None] + ny * y[k, None] - offset).max(axis=1)
+        return distance
 
 
 def _half_planes(vertices: np.ndarray, edges: int = _MAX_EDGES) -> np.ndarray:

@@ -1,10 +1,12 @@
 """The truth of a Bounce frame as arrays of fixed shape."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from envs.bounce.render import Drawing
-from envs.bounce.scene import Scene
-from envs.bounce.world import Contact, World, WorldState
+from envs.bounce.scene import Solid
+from envs.bounce.world import Contact, WorldState, moment_kg_m2
 
 CONTACT_COLUMNS = (
     "slot_a",
@@ -39,27 +41,27 @@ def capacity(slots: int, scene_statics: int) -> int:
 
 
 class Truth:
-    """Builds truth dictionaries for one scene.
+    """Builds truth dictionaries.
 
     Args:
-        scene: The scene.
-        world: Its world.
+        solids: In slot order.
         slots: N, at least the number of solids.
         contacts: M, rows of the contact array.
     """
 
-    def __init__(self, scene: Scene, world: World, slots: int, contacts: int) -> None:
-        self.n, self.slots, self.contacts = len(scene.solids), slots, contacts
-        self._world = world
+    def __init__(self, solids: Sequence[Solid], slots: int, contacts: int) -> None:
+        self.n, self.slots, self.contacts = len(solids), slots, contacts
         self._mass = np.zeros(slots)
-        self._mass[: self.n] = [s.mass_kg for s in scene.solids]
-        self._moment = world.moment_kg_m2
+        self._mass[: self.n] = [s.mass_kg for s in solids]
+        self._moment = np.array([moment_kg_m2(s) for s in solids])
         self._present = np.arange(slots) < self.n
 
-    def __call__(self, state: WorldState, drawing: Drawing, contacts: list[Contact]) -> dict[str, np.ndarray]:
+    def __call__(
+        self, state: WorldState, drawing: Drawing, contacts: list[Contact], gravity_m_per_s2: np.ndarray
+    ) -> dict[str, np.ndarray]:
         """The truth of one frame; slots without a solid hold zeros."""
         n, slots, mass = self.n, self.slots, self._mass[: self.n]
-        gravity = self._world.gravity_m_per_s2
+        gravity = np.array(gravity_m_per_s2, dtype=float)
         h, w = drawing.segmentation.shape
         position, velocity, momentum = np.zeros((3, slots, 2))
         angle, spin = np.zeros((2, slots))
