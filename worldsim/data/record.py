@@ -72,7 +72,11 @@ def record(
         ActionError: If the policy leaves the action space.
         DatasetError: If the path exists or is being written, or a worker dies.
     """
-    for name, value in (("episodes", episodes), ("workers", workers), ("max_steps", max_steps or 1)):
+    for name, value in (
+        ("episodes", episodes),
+        ("workers", workers),
+        ("max_steps", 1 if max_steps is None else max_steps),
+    ):
         if value < 1:
             raise ConfigError(expected=f"{name} of at least 1", got=value, remedy="Raise it.")
     if seed < 0:

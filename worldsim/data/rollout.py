@@ -150,14 +150,29 @@ class _Block:
         self._space = space
         self._rows: list[tuple[_Row, Any, float, bool, bool]] = []
         self._last: _Row | None = None
+        self._shapes: dict[str, tuple[int, ...]] | None = None
         self.bytes = 0
 
     def add(self, row: _Row, action: Any, reward: float, terminated: bool, truncated: bool) -> None:  # noqa: ANN401, FBT001
+        self._check(row)
         self._rows.append((row, action, reward, terminated, truncated))
         self.bytes += row.frame.nbytes + sum(value.nbytes for value in row.truth.values())
 
     def add_last(self, row: _Row) -> None:
+        self._check(row)
         self._last = row
+
+    def _check(self, row: _Row) -> None:
+        shapes = {"frame": row.frame.shape, **{key: value.shape for key, value in row.truth.items()}}
+        if self._shapes is None:
+            self._shapes = shapes
+        if shapes != self._shapes:
+            changed = dict(shapes.items() ^ self._shapes.items())
+            raise DatasetError(
+                expected="the same truth, of the same shapes, and the same frame size at every step",
+                got=f"a change in {', '.join(sorted(changed))}",
+                remedy="Mend the environment, or leave these keys out with `truth=`.",
+            )
 
     def take(self) -> dict[str, np.ndarray]:
         rows = [row for row, *_ in self._rows] + ([self._last] if self._last else [])
@@ -248,12 +263,19 @@ def _unknown_env(name: str) -> UnknownNameError:
     module = name.partition(":")[0] if ":" in name else None
     known = list(gym.registry)
     if module is not None:
-        own = [id_ for id_, spec in gym.registry.items() if str(spec.entry_point).startswith(f"{module}.")]
+        own = [id_ for id_, spec in gym.registry.items() if _module_of(spec) == module]
         known = [f"{module}:{id_}" for id_ in own] or known
     near = get_close_matches(name, known, n=5, cutoff=0.3)
     return UnknownNameError(
         kind="Gymnasium environment; near that name are", name=name, known=near or sorted(known)[:5]
     )
+
+
+def _module_of(spec: EnvSpec) -> str:
+    """The package, or the top-level module, that an environment comes from."""
+    entry = spec.entry_point
+    path = getattr(entry, "__module__", "") if callable(entry) else str(entry)
+    return path.partition(":")[0].partition(".")[0]
 
 
 def _no_frames(env: gym.Env) -> ConfigError:
