@@ -11,7 +11,7 @@ import numpy as np
 BACKGROUND = (232, 232, 226)
 RED, BLUE, GREEN, GREY = (214, 39, 40), (40, 80, 210), (44, 160, 60), (150, 150, 150)
 SAMPLES = 8
-SUBSTEPS = 100
+SUBSTEPS = 50
 
 
 @dataclass
@@ -67,16 +67,22 @@ def simulate(balls, steps, gravity=(0.0, 0.0), restitution=1.0, size=(64, 64), w
 
 def coverage(ball, centre, angle, size, radius=None):
     """Share (H, W) of each pixel that the ball covers."""
-    h, w = size
-    grid_y, grid_x = np.mgrid[0 : h * SAMPLES, 0 : w * SAMPLES]
-    dx, dy = (grid_x + 0.5) / SAMPLES - centre[0], (grid_y + 0.5) / SAMPLES - centre[1]
     r = ball.r if radius is None else radius
+    reach = 1.5 * r + 1
+    x0, x1 = (int(np.clip(np.floor(centre[0] + s * reach), 0, size[1])) for s in (-1, 1))
+    y0, y1 = (int(np.clip(np.floor(centre[1] + s * reach), 0, size[0])) for s in (-1, 1))
+    cover = np.zeros(size)
+    if x1 <= x0 or y1 <= y0:
+        return cover
+    grid_y, grid_x = np.mgrid[y0 * SAMPLES : y1 * SAMPLES, x0 * SAMPLES : x1 * SAMPLES]
+    dx, dy = (grid_x + 0.5) / SAMPLES - centre[0], (grid_y + 0.5) / SAMPLES - centre[1]
     if ball.shape == "disc":
         inside = dx**2 + dy**2 <= r**2
     else:
         c, s = np.cos(angle), np.sin(angle)
         inside = (np.abs(c * dx + s * dy) <= r) & (np.abs(c * dy - s * dx) <= r)
-    return inside.reshape(h, SAMPLES, w, SAMPLES).mean(axis=(1, 3))
+    cover[y0:y1, x0:x1] = inside.reshape(y1 - y0, SAMPLES, x1 - x0, SAMPLES).mean(axis=(1, 3))
+    return cover
 
 
 def draw(balls, positions, angles=None, size=(64, 64), scenery=None, visible=None, colours=None, radii=None):
