@@ -1,12 +1,17 @@
 """Captions of Bounce scenes: short, medium, and dense (see `envs.bounce.dense`)."""
 
+import re
 from collections import Counter
 
 import numpy as np
 
 from envs.bounce import dense
-from envs.bounce.scene import Scene, Solid
-from envs.captions import Detail, article, choose, counted, listed, name_of, sentence, shuffled
+from envs.bounce.scene import PALETTE, SHAPES, Role, Scene, Solid
+from envs.captions import Detail, article, canonical, choose, counted, listed, name_of, sentence, shuffled
+from envs.errors import CaptionError
+
+_TOUCH = ("should touch", "has to reach", "must touch")
+_AVOID = ("and avoid", "but keep away from")
 
 
 def caption(scene: Scene, *, detail: Detail = "short", rng: np.random.Generator | None = None) -> str:
@@ -35,10 +40,33 @@ def _task(scene: Scene, rng: np.random.Generator | None) -> str:
     text = f"the {_name(scene.solids[0], rng)}"
     if target is None:
         return sentence(f"{text} is steered")
-    text += f" {choose(('should touch', 'has to reach', 'must touch'), rng)} the {_name(scene.solids[target], rng)}"
+    text += f" {choose(_TOUCH, rng)} the {_name(scene.solids[target], rng)}"
     if hazard is not None:
-        text += f" {choose(('and avoid', 'but keep away from'), rng)} the {_name(scene.solids[hazard], rng)}"
+        text += f" {choose(_AVOID, rng)} the {_name(scene.solids[hazard], rng)}"
     return sentence(text)
+
+
+def task(text: str) -> dict[Role, tuple[str, str]]:
+    """Reads the task from a caption of any detail.
+
+    Returns:
+        Colour and shape, by their canonical names, of the "target" and, where there is one, of the "hazard".
+
+    Raises:
+        CaptionError: No task is stated.
+    """
+    told: dict[Role, tuple[str, str]] = {}
+    phrases: tuple[tuple[Role, tuple[str, ...]], ...] = (("target", _TOUCH), ("hazard", _AVOID))
+    for role, verbs in phrases:
+        match = re.search(rf"(?:{'|'.join(verbs)}) the (\w+) (\w+)", text)
+        if match:
+            told[role] = canonical(match[1], tuple(PALETTE)), canonical(match[2], SHAPES)
+    if told:
+        return told
+    told = {s.role: (s.colour, s.shape) for s in dense.parse(text).solids if s.role in ("target", "hazard")}
+    if "target" not in told:
+        raise CaptionError(expected="a caption that states a task", got=repr(text), remedy="Name an object to touch.")
+    return told
 
 
 def _setting(scene: Scene, rng: np.random.Generator | None) -> str:
@@ -62,10 +90,10 @@ def _setting(scene: Scene, rng: np.random.Generator | None) -> str:
         one, many = choose(
             (("stands on the floor", "stand on the floor"), ("is on the ground", "are on the ground")), rng
         )
-    elif any(scene.gravity_m_per_s2):
-        one, many = choose((("flies under gravity", "fly under gravity"), ("is thrown", "are thrown")), rng)
     elif scene.walls:
         one, many = choose((("moves between walls", "move between walls"), ("is walled in", "are walled in")), rng)
+    elif any(scene.gravity_m_per_s2):
+        one, many = choose((("flies under gravity", "fly under gravity"), ("is thrown", "are thrown")), rng)
     if not phrases:
         return "Nothing is in view."
     return sentence(f"{listed(shuffled(phrases, rng))} {one if len(scene.solids) == 1 else many}")
