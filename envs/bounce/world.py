@@ -198,7 +198,7 @@ class World:
                     self._record(found, a, b, values, i * dt)
         self._store(acceleration, before)
         self._separate(rows)
-        return list(found.values())
+        return sorted(found.values(), key=lambda c: (c.time_s, c.a, c.b))
 
     def _load(self, acceleration: np.ndarray) -> None:
         """Puts the state into pymunk and drops everything that it remembers beside it."""
@@ -285,12 +285,14 @@ class World:
         rows = []
         for k in range(len(ints) // 3):
             a, b = self._number[ints[3 * k]], self._number[ints[3 * k + 1]]
-            values = floats[7 * k : 7 * k + 7]
+            # pymunk's impulse acts on its first body, its normal points away from it.
+            x, y, nx, ny, *place = floats[7 * k : 7 * k + 7]
             if a < 0 or (0 <= b < a):
-                a, b = b, a
-                values = [-values[0], -values[1], -values[2], -values[3], *values[4:]]
-            rows.append((a, b, values))
-        return rows
+                rows.append((b, a, [x, y, -nx, -ny, *place]))
+            else:
+                rows.append((a, b, [-x, -y, nx, ny, *place]))
+        # pymunk lists contacts in the order of memory addresses, which differs from run to run.
+        return sorted(rows)
 
     def _add_static(self) -> None:
         scene, space = self.scene, self._space
