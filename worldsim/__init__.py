@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import Any
 
+import gymnasium as gym
+
 __version__ = "0.1.0"
 
 # Public names, imported on first use: `import worldsim` does not import torch.
@@ -12,8 +14,9 @@ _PUBLIC = {
     "Simulator": "worldsim.simulator",
     "State": "worldsim.simulator",
     "load": "worldsim.simulator",
-    "train": "worldsim.train",
-    "presets": "worldsim.train.presets",
+    "Sampling": "worldsim.simulator",
+    "train": "worldsim.training",
+    "presets": "worldsim.training.presets",
     "generate": "worldsim.generate",
     "SimulatorEnv": "worldsim.gym",
     "SimulatorVectorEnv": "worldsim.gym",
@@ -23,15 +26,11 @@ _MODULES = {"generate", "presets"}
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - the names come from the table above
 
 
-def register_envs() -> None:
-    """Registers `worldsim:Dream-v0`; Gymnasium calls it through the package's entry point."""
-    import gymnasium as gym  # noqa: PLC0415 - keeps `import worldsim` and the command line quick
-
-    gym.register(
-        id="Dream-v0",
-        entry_point="worldsim.gym:SimulatorEnv",
-        vector_entry_point="worldsim.gym:SimulatorVectorEnv",
-    )
+gym.register(
+    id="Dream-v0",
+    entry_point="worldsim.gym:SimulatorEnv",
+    vector_entry_point="worldsim.gym:SimulatorVectorEnv",
+)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - module attributes are of any type

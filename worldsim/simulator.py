@@ -175,6 +175,18 @@ class Simulator:
         vectors = None if actions is None else self._vectors(actions, state.num_envs)
         return self._advance(state if donate else state.clone(), vectors)
 
+    @torch.inference_mode()
+    def observe(self, state: State) -> np.ndarray:
+        """The latest frame of each environment, decoded from the state: uint8 (B, H, W, 3).
+
+        Raises:
+            StateError: If the state belongs to another model, or has seen no frame.
+        """
+        self._check_state(state)
+        if int(state.frame.min()) < 1:
+            raise StateError(expected="a state that has seen a frame", got="a blank one", remedy="Reset first.")
+        return from_model(self.tokenizer.decode(state.recent(1)[0]))[:, -1]
+
     def rollout(
         self,
         *,

@@ -11,8 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Generator, Tensor
 
 from worldsim.errors import TrainingError
-from worldsim.train.config import TrainConfig
-from worldsim.train.run import Learner, Run, generator_for
+from worldsim.training.config import TrainConfig
+from worldsim.training.run import Learner, Run, generator_for
 
 LossOf = Callable[[int, Generator], tuple[Tensor, dict[str, Tensor], int]]
 

@@ -4,17 +4,17 @@ from collections.abc import Callable
 
 from worldsim.config import ModelConfig, TextConfig, TokenizerConfig
 from worldsim.errors import UnknownNameError
-from worldsim.train.config import DynamicsConfig, OptimiserConfig, TrainConfig
+from worldsim.training.config import DynamicsConfig, OptimiserConfig, TrainConfig
 
 
 def bounce(data: str) -> TrainConfig:
-    """The shipped 2D world: 64 x 64 pixels, 10 frames a second, 2.9 M parameters beside the text encoder."""
+    """The shipped 2D world: 64 x 64 pixels at 10 frames/s, small enough to train on two CPU cores."""
     return TrainConfig(
         data=data,
-        tokenizer=TokenizerConfig(latent_channels=8, width=64, encoder_depth=2, decoder_depth=1),
-        model=ModelConfig(latent_channels=8, width=160, depth=6, heads=5, window=16, text=TextConfig()),
-        tokenizer_optimiser=OptimiserConfig(steps=6000, batch_size=32, rate=2e-3),
-        optimiser=OptimiserConfig(steps=6000, batch_size=16, rate=1.5e-3),
+        tokenizer=TokenizerConfig(latent_channels=8, width=64, encoder_depth=1, decoder_depth=1),
+        model=ModelConfig(latent_channels=8, width=128, depth=6, heads=4, window=16, text=TextConfig()),
+        tokenizer_optimiser=OptimiserConfig(steps=2500, batch_size=16, rate=2e-3),
+        optimiser=OptimiserConfig(steps=3000, batch_size=8, rate=1.5e-3),
         dynamics=DynamicsConfig(length=20),
     )
 
@@ -23,10 +23,10 @@ def room(data: str) -> TrainConfig:
     """The shipped 3D world: 64 x 64 pixels, textured, with a longer window so that what was seen is remembered."""
     return TrainConfig(
         data=data,
-        tokenizer=TokenizerConfig(latent_channels=16, width=64, encoder_depth=2, decoder_depth=1),
-        model=ModelConfig(latent_channels=16, width=160, depth=6, heads=5, window=24, text=TextConfig()),
-        tokenizer_optimiser=OptimiserConfig(steps=6000, batch_size=32, rate=2e-3),
-        optimiser=OptimiserConfig(steps=6000, batch_size=12, rate=1.5e-3),
+        tokenizer=TokenizerConfig(latent_channels=16, width=64, encoder_depth=1, decoder_depth=1),
+        model=ModelConfig(latent_channels=16, width=128, depth=6, heads=4, window=24, text=TextConfig()),
+        tokenizer_optimiser=OptimiserConfig(steps=2500, batch_size=16, rate=2e-3),
+        optimiser=OptimiserConfig(steps=2000, batch_size=6, rate=1.5e-3),
         dynamics=DynamicsConfig(length=28),
     )
 

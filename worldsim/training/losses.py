@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from worldsim.noise import clean_from_prediction, mix
-from worldsim.train.config import DynamicsConfig
+from worldsim.training.config import DynamicsConfig
 from worldsim.transformer import Conditions, VideoDiT, two_stream_mask
 
 

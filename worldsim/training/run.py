@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from worldsim.errors import TrainingError
-from worldsim.train.config import OptimiserConfig, TrainConfig
+from worldsim.training.config import OptimiserConfig, TrainConfig
 
 
 class Run:

@@ -1,0 +1,386 @@
+"""A learned world as a Gymnasium environment, `worldsim:Dream-v0`, alone or in batches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from worldsim.errors import ActionError, ConfigError, StateError, UnknownNameError
+from worldsim.simulator import Sampling, Simulator, load
+from worldsim.spaces import stack_actions
+from worldsim.state import State
+
+_OPTIONS = ("text", "frames", "actions", "state")
+_MAX_SEED = 2**31
+
+
+class SimulatorEnv(gym.Env[np.ndarray, Any]):
+    """One learned world, stepped.
+
+    Observations are frames (H, W, 3) uint8. The action space is that of the recorded world; one without actions takes
+    0. With temporal stride 4 an action is held for four frames, of which the last is observed.
+
+    `reset(seed, options)` takes `text`, `frames` (T, H, W, 3) and the `actions` between them, or a `state` of the
+    simulator; without frames the first frame is generated. `info` holds `caption` (the text) and `frame` (seen so far).
+
+    Args:
+        checkpoint: Shipped name or directory, or a `Simulator`.
+        text: Text of episodes whose reset names none.
+        frame_size: (H, W) of generated frames; the training size by default.
+        sampling: How frames are denoised; the checkpoint's own by default.
+        device: Where to run.
+        render_mode: "rgb_array", or None.
+
+    Raises:
+        UnknownNameError: If there is no such checkpoint.
+        CheckpointError: If it is damaged.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - Gymnasium's form
+
+    def __init__(
+        self,
+        checkpoint: str | Path | Simulator = "bounce",
+        *,
+        text: str | None = None,
+        frame_size: tuple[int, int] | None = None,
+        sampling: Sampling | None = None,
+        device: str = "cpu",
+        render_mode: str | None = None,
+    ) -> None:
+        self.simulator = _simulator(checkpoint, sampling, device)
+        self.text, self.frame_size = text, frame_size or self.simulator.frame_size
+        self.render_mode = render_mode
+        self.metadata = self.metadata | {"render_fps": self.simulator.fps / self.simulator.actions_per_step}
+        self.observation_space = _frames_space(self.frame_size)
+        self.action_space = self.simulator.action_space or spaces.Discrete(1)
+        self._state: State | None = None
+        self._frame: np.ndarray | None = None
+
+    @property
+    def state(self) -> State:
+        """Where the episode stands; keep it, and pass it to `reset(options={"state": ...})` to come back.
+
+        Raises:
+            StateError: Before the first reset.
+        """
+        if self._state is None:
+            raise _not_reset()
+        return self._state
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode; see the class for `options`.
+
+        Raises:
+            UnknownNameError: If an option is unknown.
+            FramesError: If given frames do not fit.
+            StateError: If a given state belongs to another model.
+        """
+        super().reset(seed=seed)
+        options = _checked(options)
+        episode_seed = int(self.np_random.integers(_MAX_SEED))
+        self._caption = options.get("text", self.text)
+        self._state, frame = _start(self.simulator, options, [self._caption], [episode_seed], self.frame_size)
+        self._frame = frame[0]
+        return self._frame, self._info()
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:  # noqa: ANN401 - any space
+        """Denoises the next frame.
+
+        Raises:
+            StateError: Before the first reset.
+            ActionError: If the action is not in the action space.
+        """
+        actions = _model_actions(self.simulator, self.action_space, [action])
+        # The caller may hold on to `state`, so its memory is not reused.
+        step = self.simulator.step(self.state, actions)
+        self._state = step.state
+        self._frame = step.frames[0] if self.simulator.actions_per_step == 1 else step.frames[0, -1]
+        return self._frame, float(step.rewards[0]), bool(step.terminated[0]), False, self._info()
+
+    def render(self) -> np.ndarray | None:
+        """The latest frame in mode "rgb_array"."""
+        return self._frame if self.render_mode == "rgb_array" else None
+
+    def _info(self) -> dict[str, Any]:
+        return {"caption": self._caption or "", "frame": int(self.state.frame[0])}
+
+
+class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
+    """Many learned worlds in one batch; environment k equals a `SimulatorEnv` seeded with `seed + k`.
+
+    Options of `reset` are as there, for all environments or as a list of one each (`text`), with a leading axis
+    (`frames`, `actions`), or a state of `num_envs` environments. `reset_mask`, (num_envs,) boolean, resets some only.
+
+    Args:
+        num_envs: How many.
+        checkpoint: Shipped name or directory, or a `Simulator`.
+        text: Text of episodes whose reset names none.
+        frame_size: (H, W) of generated frames; the training size by default.
+        sampling: How frames are denoised; the checkpoint's own by default.
+        device: Where to run.
+        render_mode: "rgb_array", or None.
+        max_episode_steps: Truncates episodes; None for no end.
+        autoreset_mode: What happens when an episode ends: `NEXT_STEP`, `SAME_STEP` or `DISABLED` (Gymnasium 1.1).
+
+    Raises:
+        UnknownNameError: If there is no such checkpoint.
+        ConfigError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        checkpoint: str | Path | Simulator = "bounce",
+        *,
+        text: str | None = None,
+        frame_size: tuple[int, int] | None = None,
+        sampling: Sampling | None = None,
+        device: str = "cpu",
+        render_mode: str | None = None,
+        max_episode_steps: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        if num_envs < 1 or (max_episode_steps is not None and max_episode_steps < 1):
+            got = f"num_envs {num_envs}, max_episode_steps {max_episode_steps}"
+            raise ConfigError(expected="num_envs and max_episode_steps above 0", got=got, remedy="Raise them.")
+        self.simulator = _simulator(checkpoint, sampling, device)
+        self.num_envs, self.text, self.render_mode = num_envs, text, render_mode
+        self.frame_size = frame_size or self.simulator.frame_size
+        self.max_episode_steps, self.autoreset_mode = max_episode_steps, AutoresetMode(autoreset_mode)
+        fps = self.simulator.fps / self.simulator.actions_per_step
+        self.metadata = {
+            "render_modes": ["rgb_array"],
+            "render_fps": fps,
+            "autoreset_mode": self.autoreset_mode,
+        }
+        self.single_observation_space = _frames_space(self.frame_size)
+        self.single_action_space = self.simulator.action_space or spaces.Discrete(1)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._rngs: list[np.random.Generator] = [seeding.np_random(None)[0] for _ in range(num_envs)]
+        self._captions: list[str | None] = [text] * num_envs
+        self._state: State | None = None
+        self._frames = np.zeros((num_envs, *self.frame_size, 3), np.uint8)
+        self._steps = np.zeros(num_envs, np.int64)
+        self._ended = np.zeros(num_envs, bool)
+
+    @property
+    def state(self) -> State:
+        """Where the episodes stand.
+
+        Raises:
+            StateError: Before the first reset.
+        """
+        if self._state is None:
+            raise _not_reset()
+        return self._state
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts episodes in all environments, or in those of `options["reset_mask"]`.
+
+        Raises:
+            StateError: If a state, a mask or seeds do not fit `num_envs`.
+            UnknownNameError: If an option is unknown.
+        """
+        options = dict(options or {})
+        mask = options.pop("reset_mask", None)
+        rows = np.arange(self.num_envs) if mask is None else np.flatnonzero(self._checked_mask(mask))
+        seeds = self._seeds(seed)
+        for row in rows:
+            if seeds[row] is not None:
+                self._rngs[row] = seeding.np_random(seeds[row])[0]
+        self._begin(rows, _checked(options))
+        return self._frames.copy(), self._infos()
+
+    def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:  # noqa: ANN401
+        """Denoises the next frame of every environment in one batch.
+
+        Raises:
+            StateError: Before the first reset, or after an end in mode `DISABLED` without a reset.
+            ActionError: If an action is not in the action space.
+        """
+        restarting = self._ended.copy()
+        if self.autoreset_mode == AutoresetMode.DISABLED and restarting.any():
+            raise StateError(
+                expected="a reset of the environments that ended",
+                got=f"a step with {np.flatnonzero(restarting).tolist()} ended",
+                remedy='Call reset(options={"reset_mask": terminated | truncated}).',
+            )
+        split = _split_actions(self.single_action_space, actions, self.num_envs)
+        step = self.simulator.step(self.state, _model_actions(self.simulator, self.single_action_space, split))
+        self._state = step.state
+        self._frames = np.array(step.frames if self.simulator.actions_per_step == 1 else step.frames[:, -1])
+        self._steps += 1
+        rewards, terminated = step.rewards.astype(np.float64), step.terminated.copy()
+        limit = self.max_episode_steps
+        truncated = np.zeros(self.num_envs, bool) if limit is None else self._steps >= limit
+        if self.autoreset_mode == AutoresetMode.NEXT_STEP and restarting.any():
+            # The step of an ended environment is its reset: its action is ignored.
+            rewards[restarting], terminated[restarting], truncated[restarting] = 0.0, False, False
+            self._begin(np.flatnonzero(restarting), {})
+        infos: dict[str, Any] = {}
+        self._ended = terminated | truncated
+        if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
+            infos = self._final_infos(self._ended)
+            self._begin(np.flatnonzero(self._ended), {})
+        return self._frames.copy(), rewards, terminated, truncated, infos | self._infos()
+
+    def render(self) -> tuple[np.ndarray, ...] | None:
+        """The latest frames in mode "rgb_array"."""
+        return tuple(self._frames) if self.render_mode == "rgb_array" else None
+
+    def _begin(self, rows: np.ndarray, options: dict[str, Any]) -> None:
+        """New episodes in the given rows."""
+        if not len(rows):
+            return
+        text = options.get("text", self.text)
+        texts = [text] * self.num_envs if text is None or isinstance(text, str) else list(text)
+        if len(texts) != self.num_envs:
+            raise StateError(expected=f"{self.num_envs} texts", got=len(texts), remedy="Give one each.")
+        for row in rows:
+            self._captions[row] = texts[row]
+        seeds = [int(self._rngs[row].integers(_MAX_SEED)) for row in rows]
+        some = {k: _rows_of(v, rows, self.num_envs) for k, v in options.items() if k != "text"}
+        state, frames = _start(self.simulator, some, [texts[r] for r in rows], seeds, self.frame_size)
+        everyone = len(rows) == self.num_envs
+        self._state = state if everyone else self.state.scatter(rows.tolist(), state)
+        self._frames[rows] = frames
+        self._steps[rows], self._ended[rows] = 0, False
+
+    def _infos(self) -> dict[str, Any]:
+        everyone = np.ones(self.num_envs, bool)
+        return {
+            "caption": np.array([c or "" for c in self._captions], dtype=object),
+            "_caption": everyone,
+            "frame": self.state.frame.cpu().numpy(),
+            "_frame": everyone.copy(),
+        }
+
+    def _final_infos(self, ended: np.ndarray) -> dict[str, Any]:
+        final = np.full(self.num_envs, None, dtype=object)
+        for row in np.flatnonzero(ended):
+            final[row] = self._frames[row].copy()
+        info = {k: v for k, v in self._infos().items() if not k.startswith("_")}
+        return {
+            "final_obs": final,
+            "_final_obs": ended.copy(),
+            "final_info": info | {f"_{k}": ended.copy() for k in info},
+            "_final_info": ended.copy(),
+        }
+
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
+        if seed is None:
+            return [None] * self.num_envs
+        seeds = [seed + k for k in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else list(seed)
+        if len(seeds) != self.num_envs:
+            raise StateError(expected=f"{self.num_envs} seeds", got=len(seeds), remedy="Give one each.")
+        return seeds
+
+    def _checked_mask(self, mask: object) -> np.ndarray:
+        if not isinstance(mask, np.ndarray) or mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
+            raise StateError(
+                expected=f"reset_mask as a boolean array ({self.num_envs},) with at least one True",
+                got=mask,
+                remedy="Pass terminated | truncated.",
+            )
+        return mask
+
+
+def _simulator(checkpoint: str | Path | Simulator, sampling: Sampling | None, device: str) -> Simulator:
+    if isinstance(checkpoint, Simulator):
+        return checkpoint if sampling is None else Simulator(checkpoint.checkpoint, sampling=sampling, device=device)
+    return load(checkpoint, sampling=sampling, device=device)
+
+
+def _frames_space(size: tuple[int, int]) -> spaces.Box:
+    return spaces.Box(0, 255, (*size, 3), np.uint8)
+
+
+def _checked(options: dict[str, Any] | None) -> dict[str, Any]:
+    options = dict(options or {})
+    for name in options:
+        if name not in _OPTIONS:
+            raise UnknownNameError(kind="reset option", name=name, known=(*_OPTIONS, "reset_mask"))
+    return options
+
+
+def _start(
+    simulator: Simulator,
+    options: dict[str, Any],
+    texts: list[str | None],
+    seeds: list[int],
+    frame_size: tuple[int, int],
+) -> tuple[State, np.ndarray]:
+    state = options.get("state")
+    if state is None:
+        return simulator.reset(
+            frames=options.get("frames"),
+            actions=options.get("actions"),
+            text=texts,
+            seed=seeds,
+            num_envs=len(seeds),
+            frame_size=frame_size,
+        )
+    if state.num_envs != len(seeds):
+        raise StateError(
+            expected=f"a state of {len(seeds)} environments", got=state.num_envs, remedy="Use state.take([...])."
+        )
+    return state, simulator.observe(state)
+
+
+def _model_actions(simulator: Simulator, space: spaces.Space, actions: list[Any]) -> Any:  # noqa: ANN401 - any space
+    """Single actions, one an environment, as the simulator takes them."""
+    for action in actions:
+        if not space.contains(action):
+            raise ActionError(expected=f"an action in {space}", got=action, remedy="Look at env.action_space.")
+    if simulator.action_space is None:
+        return None
+    stacked = stack_actions(space, actions)
+    stride = simulator.actions_per_step
+    return stacked if stride == 1 else _held(stacked, stride)
+
+
+def _held(actions: Any, stride: int) -> Any:  # noqa: ANN401 - any space
+    if isinstance(actions, dict):
+        return {k: _held(v, stride) for k, v in actions.items()}
+    if isinstance(actions, list):
+        return [_held(v, stride) for v in actions]
+    return np.repeat(actions[:, None], stride, axis=1)
+
+
+def _split_actions(space: spaces.Space, actions: Any, count: int) -> list[Any]:  # noqa: ANN401 - any space
+    """A batch of actions as a list of single ones."""
+    if isinstance(space, spaces.Dict):
+        parts = {k: _split_actions(s, actions[k], count) for k, s in space.spaces.items()}
+        return [{k: parts[k][i] for k in parts} for i in range(count)]
+    if isinstance(space, spaces.Tuple):
+        columns = [_split_actions(s, a, count) for s, a in zip(space.spaces, actions, strict=True)]
+        return [tuple(c[i] for c in columns) for i in range(count)]
+    batch = np.asarray(actions)
+    if batch.ndim == 0 or len(batch) != count:
+        raise ActionError(expected=f"{count} actions, one an environment", got=batch.shape, remedy="Stack them.")
+    return list(batch)
+
+
+def _rows_of(value: Any, rows: np.ndarray, num_envs: int) -> Any:  # noqa: ANN401 - frames, actions or a state
+    """What concerns some environments of an option that may have one entry for each."""
+    if isinstance(value, State):
+        return value.take(rows.tolist()) if value.num_envs == num_envs else value
+    if isinstance(value, np.ndarray) and value.ndim == 5:
+        return value[rows]
+    return value
+
+
+def _not_reset() -> StateError:
+    return StateError(expected="a reset before the first step", got="none", remedy="Call env.reset().")

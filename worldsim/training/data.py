@@ -1,0 +1,182 @@
+"""What the two phases of training read: frames for the tokenizer, cached latents for the transformer."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldsim.data import Dataset, Windows
+from worldsim.errors import DatasetError, FramesError, TrainingError
+from worldsim.spaces import action_dim, action_vectors
+from worldsim.tokenizer import ConvTokenizer, num_latents
+from worldsim.training.config import TrainConfig
+from worldsim.training.losses import LatentBatch
+from worldsim.training.phase import autocast
+from worldsim.video import to_model
+
+
+def split_episodes(dataset: Dataset, held_out: float) -> tuple[np.ndarray, np.ndarray]:
+    """Episode numbers for training and, from the end, held out.
+
+    Raises:
+        DatasetError: If either would be empty.
+    """
+    count = round(len(dataset) * held_out) if held_out > 0 else 0
+    count = max(count, 1)
+    if len(dataset) - count < 1:
+        raise DatasetError(
+            expected="at least two episodes, one of them held out", got=len(dataset), remedy="Record more episodes."
+        )
+    order = np.arange(len(dataset))
+    return order[:-count], order[-count:]
+
+
+class FrameSource:
+    """Batches of frames for the tokenizer."""
+
+    def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
+        stride = config.tokenizer.temporal_stride
+        train, held = split_episodes(dataset, config.held_out)
+        # One latent needs one frame, or a group of four beside the lone first one.
+        length = 1 if stride == 1 else 1 + stride
+        batch = config.tokenizer_optimiser.batch_size
+        self._train = Windows(dataset, length, batch_size=batch, seed=config.seed, episodes=train)
+        self._held = Windows(dataset, length, batch_size=64, seed=config.seed, episodes=held)
+
+    def batch(self, step: int, device: torch.device) -> Tensor:
+        """(B, T, 3, H, W) in [-1, 1] of update `step`."""
+        return to_model(self._train.batch(step)["frames"], device)
+
+    def held_out(self, device: torch.device) -> Tensor:
+        """The same frames every time, from held-out episodes."""
+        return to_model(self._held.batch(0)["frames"], device)
+
+
+class LatentSource:
+    """Batches of latent windows for the transformer, from latents cached on disk.
+
+    Args:
+        dataset: The dataset.
+        latents: (frames, C, h, w) float16, from `cached_latents`.
+        config: The run.
+        reward_scale: Rewards are given in units of this.
+    """
+
+    def __init__(self, dataset: Dataset, latents: np.ndarray, config: TrainConfig, reward_scale: float) -> None:
+        self.dataset, self.latents, self.reward_scale = dataset, latents, reward_scale
+        self.stride = config.tokenizer.temporal_stride
+        self.length = 1 + (config.dynamics.length - 1) * self.stride
+        train, held = split_episodes(dataset, config.held_out)
+        size = config.optimiser.batch_size
+        self._train = Windows(dataset, self.length, batch_size=size, seed=config.seed + 1, episodes=train)
+        self._held = Windows(dataset, self.length, batch_size=32, seed=config.seed, episodes=held)
+
+    def batch(self, step: int, device: torch.device) -> LatentBatch:
+        """The windows of update `step`."""
+        return self._convert(self._train.batch(step), device)
+
+    def held_out(self, index: int, device: torch.device) -> LatentBatch:
+        """Windows of held-out episodes; the same for the same index."""
+        return self._convert(self._held.batch(index), device)
+
+    def _convert(self, raw: dict, device: torch.device) -> LatentBatch:
+        first = self.dataset.starts[raw["episode"]] + raw["start"]
+        rows = first[:, None] + np.arange(0, self.length, self.stride)
+        latents = torch.from_numpy(self.latents[rows].astype(np.float32)).to(device)
+        b, f = rows.shape
+        # Per latent frame: the actions of its group, and what they led to; nothing is known of the first frame.
+        actions = torch.zeros(b, f, action_dim(self.dataset.action_space) * self.stride)
+        vectors = action_vectors(self.dataset.action_space, raw["actions"], 2)
+        actions[:, 1:] = torch.from_numpy(vectors).reshape(b, f - 1, -1)
+        rewards, ended = torch.zeros(b, f), torch.zeros(b, f, dtype=torch.bool)
+        rewards[:, 1:] = torch.from_numpy(raw["rewards"]).reshape(b, f - 1, -1).sum(-1) / self.reward_scale
+        ended[:, 1:] = torch.from_numpy(raw["terminated"]).reshape(b, f - 1, -1).any(-1)
+        known = torch.ones(b, f, dtype=torch.bool)
+        known[:, 0] = False
+        return LatentBatch(
+            latents=latents,
+            actions=actions.to(device),
+            rewards=rewards.to(device),
+            terminated=ended.to(device),
+            known=known.to(device),
+            texts=[c or None for c in raw["captions"]],
+        )
+
+
+@torch.no_grad()
+def cached_latents(dataset: Dataset, tokenizer: ConvTokenizer, folder: Path, config: TrainConfig) -> np.ndarray:
+    """Latents of every frame, (frames, C, h, w) float16, computed once and kept in `folder`.
+
+    With temporal stride 4, row i holds the latent of frames i - 3 to i (repeating an episode's first frame before its
+    start), so that a window may begin anywhere.
+
+    Raises:
+        TrainingError: If the cache on disk does not belong to this dataset and tokenizer.
+    """
+    device = next(tokenizer.parameters()).device
+    key = {"data": dataset.digest(), "tokenizer": _weights_hash(tokenizer)}
+    file, about = folder / "latents.npy", folder / "latents.json"
+    if file.exists() and about.exists() and json.loads(about.read_text()) == key:
+        return np.load(file, mmap_mode="r")
+    height, width = dataset.frame_size
+    stride = config.tokenizer.spatial_stride
+    shape = (dataset.num_frames, config.tokenizer.latent_channels, height // stride, width // stride)
+    work = folder / ".latents.npy.tmp"
+    out = np.lib.format.open_memmap(work, mode="w+", dtype=np.float16, shape=shape)
+    for start, length in zip(dataset.starts, dataset.lengths, strict=True):
+        frames = dataset.read("frames", int(start), int(start + length))
+        with autocast(device, config.precision):
+            out[start : start + length] = _encode_everywhere(tokenizer, frames, device)
+    out.flush()
+    del out
+    work.replace(file)
+    about.write_text(json.dumps(key))
+    return np.load(file, mmap_mode="r")
+
+
+def check_dataset(dataset: Dataset, config: TrainConfig) -> None:
+    """Raises a named error if a run cannot use the dataset."""
+    num_latents(1 + (config.dynamics.length - 1) * config.tokenizer.temporal_stride, config.tokenizer.temporal_stride)
+    unit = config.tokenizer.spatial_stride * config.model.patch
+    height, width = dataset.frame_size
+    if height % unit or width % unit:
+        raise FramesError(
+            expected=f"frames whose height and width are multiples of {unit}",
+            got=f"{height} x {width}",
+            remedy=f"Record again with another size, for example --size {max(height // unit, 1) * unit}.",
+        )
+    if config.model.latent_channels != config.tokenizer.latent_channels:
+        raise TrainingError(
+            expected="the same latent_channels in tokenizer and model",
+            got=f"{config.tokenizer.latent_channels} and {config.model.latent_channels}",
+            remedy="Correct the configuration.",
+        )
+
+
+def reward_scale(dataset: Dataset) -> float:
+    """Standard deviation of the rewards that are not zero, or 1."""
+    rewards = dataset.read("rewards")
+    found = rewards[rewards != 0]
+    return float(max(np.sqrt(np.mean(found**2)), 1e-3)) if len(found) else 1.0
+
+
+def _encode_everywhere(tokenizer: ConvTokenizer, frames: np.ndarray, device: torch.device) -> np.ndarray:
+    stride = tokenizer.config.temporal_stride
+    padded = np.concatenate((np.repeat(frames[:1], stride - 1, axis=0), frames)) if stride > 1 else frames
+    rows = []
+    for begin in range(0, len(frames), 256):
+        index = np.arange(begin, min(begin + 256, len(frames)))[:, None] + np.arange(stride)
+        groups = to_model(padded[index], device).flatten(1, 2)[:, None]
+        rows.append(tokenizer.standardise(tokenizer.encoder(groups.flatten(0, 1))[:, None])[:, 0].float().cpu().numpy())
+    return np.concatenate(rows).astype(np.float16)
+
+
+def _weights_hash(tokenizer: ConvTokenizer) -> str:
+    sha = hashlib.sha256()
+    for name, tensor in sorted(tokenizer.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()[:16]
