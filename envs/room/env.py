@@ -1,5 +1,6 @@
 """`envs:Room-v0`: a camera walks among coloured solids in a textured room; the truth of every frame is known."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from envs.captions import Detail, check_detail
 from envs.errors import ActionError, SceneError, UnknownNameError
 from envs.room.camera import world_from_camera
 from envs.room.captions import caption
@@ -77,6 +79,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         terminate: Whether arriving ends the episode; by default it goes on, which suits learning from rollouts.
         episode_frames: Actions until truncation.
         path: Name of a camera path, or None.
+        detail: Of the caption: "short", "medium" or "dense".
         fov_deg: Field of view along the shorter side of the frame.
         antialias: Average edge pixels over 2x2 samples.
         factors: Factors of variation to start from (`envs.room.sampling.Factors`), by name.
@@ -84,7 +87,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
 
     Raises:
         SceneError: If an argument is out of range.
-        UnknownNameError: If a factor is unknown.
+        UnknownNameError: If a factor, path or detail is unknown.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": round(1 / FRAME_S)}  # noqa: RUF012 - instance variable in gym.Env
@@ -99,6 +102,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         terminate: bool = False,
         episode_frames: int = 200,
         path: str | None = None,
+        detail: str = "short",
         fov_deg: float = 70.0,
         antialias: bool = True,
         factors: Mapping[str, Any] | None = None,
@@ -115,6 +119,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         self.renderer = Renderer(size, fov_deg, antialias=antialias)
         self.slots, self.episode_frames, self.continuous = slots, episode_frames, continuous
         self.task, self.terminate, self.path = task, terminate, path
+        self.detail: Detail = check_detail(detail)
         if path is not None and path not in PATHS:
             raise UnknownNameError(kind="camera path", name=str(path), known=PATHS)
         default = Factors(num_objects=(min(3, slots - 1), min(6, slots - 1)))
@@ -150,7 +155,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
             scene = sample_scene(self.np_random, factors, room_m, drawn)
             self._script = None if drawn is None else drawn.actions
         self._start(scene)
-        self._caption = caption(scene, task=self.task)
+        self._caption = caption(scene, task=self.task, detail=self.detail, rng=copy.deepcopy(self.np_random))
         return self._observe()
 
     def _start(self, scene: Scene) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.captions import COLOURS
+from envs.captions import COLOURS, choose, wording
 from envs.errors import SceneError, UnknownNameError
 
 SHAPES = ("sphere", "box", "cylinder", "capsule", "ellipsoid")
@@ -75,6 +75,12 @@ class Solid:
     def name(self) -> str:
         """Colour and shape, "red sphere"."""
         return f"{self.colour} {self.shape}"
+
+    def in_words(self, rng: np.random.Generator | None = None) -> str:
+        """Colour and shape in varied words; without a generator the plainest."""
+        # In space a box is no square, which the vocabulary of the plane also offers.
+        noun = choose(("box", "block"), rng) if self.shape == "box" else wording(self.shape, rng)
+        return f"{wording(self.colour, rng)} {noun}"
 
     @property
     def radius_m(self) -> float:
