@@ -146,7 +146,10 @@ class Sampler:
 
 
 def distance_m(a: Solid, b: Solid) -> float:
-    """Gap between two solids as they start."""
+    """Gap between two solids as they start; a lower bound of it where they are far apart."""
+    far = math.dist(a.position_m, b.position_m) - a.outline.reach_m - b.outline.reach_m
+    if far > 0.5:
+        return far
     pa, pb = (s.outline.placed(s.position_m, s.angle_rad) for s in (a, b))
     return gap_m(pa, a.outline.radius_m, pb, b.outline.radius_m)
 

@@ -175,7 +175,7 @@ def _distinct(scene: Scene) -> bool:
 
 
 def shape_swap(rng: np.random.Generator, severity: float, size: Size) -> Pair:
-    """An object turns into another shape of equal area, up to a share of severity (blended outlines)."""
+    """An object turns into another shape of equal area, up to a share of severity (one fades into the other)."""
     onset = _onset(rng)
     track = _find(lambda: _arena(rng, size), lambda t: _alone(t, 0, onset - 1, FRAMES), "a change of shape")
     solids = track.scene.solids
