@@ -1,0 +1,36 @@
+"""`worldsim connect`: frames between two videos."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from worldsim.cli.worlds import WorldOptions, read_frames, write_result
+from worldsim.generate import connect
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(WorldOptions):
+    """What to connect.
+
+    Attributes:
+        before: The first video.
+        after: The second video.
+        frames: Frames to put between them.
+        text: The text.
+        out: The video to write: mp4, gif, png or npz.
+    """
+
+    before: tyro.conf.Positional[Path]
+    after: tyro.conf.Positional[Path]
+    frames: int = 8
+    text: str | None = None
+    out: Path = Path("connected.mp4")
+
+
+def run(options: Options) -> None:
+    """Connects, and writes the video."""
+    simulator = options.simulator()
+    before, after = (read_frames(path, simulator) for path in (options.before, options.after))
+    frames = connect(simulator, before, after, num_frames=options.frames, text=options.text, seed=options.seed)
+    write_result(frames, options.out, simulator)

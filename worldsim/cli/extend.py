@@ -1,0 +1,46 @@
+"""`worldsim extend`: a video continued, or given a past."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from worldsim.cli.worlds import WorldOptions, actions_for, read_frames, write_result
+from worldsim.generate import extend
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(WorldOptions):
+    """What to extend.
+
+    Attributes:
+        video: The video.
+        frames: Frames to add.
+        backward: Add them before the video instead of after it.
+        text: The text.
+        actions: None leaves them to the model; else numbers separated by commas, or a .npy file (forward only).
+        out: The video to write: mp4, gif, png or npz.
+    """
+
+    video: tyro.conf.Positional[Path]
+    frames: int = 30
+    backward: bool = False
+    text: str | None = None
+    actions: str = "none"
+    out: Path = Path("extended.mp4")
+
+
+def run(options: Options) -> None:
+    """Extends, and writes the video."""
+    simulator = options.simulator()
+    given = read_frames(options.video, simulator)
+    frames = extend(
+        simulator,
+        given,
+        num_frames=options.frames,
+        direction="backward" if options.backward else "forward",
+        actions=actions_for(simulator, options.actions, options.frames, options.seed),
+        text=options.text,
+        seed=options.seed,
+    )
+    write_result(frames, options.out, simulator)

@@ -1,0 +1,85 @@
+"""`worldsim train`: a learned world from a dataset."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from worldsim.errors import ConfigError, UnknownNameError
+from worldsim.training import TrainConfig, train
+from worldsim.training.presets import preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to train.
+
+    Attributes:
+        preset: Where the configuration starts from: bounce, room or tiny.
+        data: Directory of the dataset.
+        out: Run directory; its `checkpoint` folder is the learned world.
+        set: Changes of the configuration, as FIELD=VALUE with dots: --set optimiser.steps=500 model.width=192. The value
+            is JSON, or else text. `--show` lists all fields.
+        resume: Go on with the run in `out`.
+        show: Print the resolved configuration and stop.
+        progress: Show progress bars.
+    """
+
+    preset: tyro.conf.Positional[str]
+    data: Path
+    out: Path = Path("runs/world")
+    set: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-s"])] = ()
+    resume: bool = False
+    show: bool = False
+    progress: bool = True
+
+
+def run(options: Options) -> None:
+    """Trains, and says where the checkpoint is."""
+    config = changed(preset(options.preset, str(options.data)), options.set)
+    if options.show:
+        print(json.dumps(config.to_dict(), indent=1))
+        return
+    checkpoint = train(config, out=options.out, resume=options.resume, show_progress=options.progress)
+    print(f"The learned world is in {checkpoint}; try: worldsim rollout {checkpoint} --frames 60")
+
+
+def changed(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:
+    """The configuration with FIELD=VALUE changes.
+
+    Raises:
+        ConfigError: If a change is not of that form.
+        UnknownNameError: If a field is unknown; the message suggests the nearest.
+    """
+    data = config.to_dict()
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise ConfigError(expected="FIELD=VALUE", got=change, remedy="For example optimiser.steps=500.")
+        *path, leaf = name.split(".")
+        place: Any = data
+        for part in path:
+            place = _entry(place, part, name)
+        _entry(place, leaf, name)
+        place[leaf] = _value(text)
+    try:
+        return TrainConfig.from_dict(data)
+    except TypeError as error:
+        raise ConfigError(expected="values of the fields' types", got=error, remedy="Look at --show.") from error
+
+
+def _entry(place: Any, part: str, name: str) -> Any:  # noqa: ANN401 - plain data
+    if not isinstance(place, dict) or part not in place:
+        known = place if isinstance(place, dict) else ()
+        raise UnknownNameError(kind=f"configuration field ({name})", name=part, known=known)
+    return place[part]
+
+
+def _value(text: str) -> Any:  # noqa: ANN401 - plain data
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

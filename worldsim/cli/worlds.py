@@ -1,0 +1,103 @@
+"""What the commands that run a learned world share: loading it, actions from the command line, writing the result."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from worldsim.errors import ActionError
+from worldsim.simulator import Sampling, Simulator, load
+from worldsim.spaces import stack_actions
+from worldsim.video import read_video, write_video
+
+HELD_FRAMES = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldOptions:
+    """How a learned world is run.
+
+    Attributes:
+        checkpoint: Shipped name or directory.
+        seed: The seed; the same seed gives the same frames.
+        steps: Denoising steps a frame; the checkpoint's own by default.
+        guidance: Weight of guidance by the text; 1 is none.
+        device: Where to run.
+    """
+
+    checkpoint: str = "bounce"
+    seed: int = 0
+    steps: int | None = None
+    guidance: float = 1.0
+    device: str = "cpu"
+
+    def simulator(self) -> Simulator:
+        """The world, loaded."""
+        simulator = load(self.checkpoint, device=self.device)
+        changes = {"text_guidance": self.guidance} if self.guidance != 1.0 else {}
+        changes |= {"steps": self.steps} if self.steps is not None else {}
+        if not changes:
+            return simulator
+        sampling = Sampling.from_dict(simulator.sampling.to_dict() | changes)
+        return Simulator(simulator.checkpoint, sampling=sampling, device=self.device)
+
+
+def read_frames(path: Path, simulator: Simulator) -> np.ndarray:
+    """A video's frames, resized by area to the size that the world was trained at if they differ, and saying so."""
+    import cv2  # noqa: PLC0415 - only this needs it
+
+    frames, _ = read_video(path)
+    height, width = simulator.frame_size
+    if frames.shape[1:3] == (height, width):
+        return frames
+    print(f"{path.name}: resized from {frames.shape[2]}x{frames.shape[1]} to {width}x{height}")
+    return np.stack([cv2.resize(f, (width, height), interpolation=cv2.INTER_AREA) for f in frames])
+
+
+def actions_for(simulator: Simulator, text: str | None, count: int, seed: int) -> Any:  # noqa: ANN401 - any space
+    """Actions from `--actions`.
+
+    Args:
+        simulator: The world.
+        text: None for random held actions; "none" to leave them to the model; a .npy file; or numbers separated by
+            commas, the last one repeated (for a Discrete space).
+        count: How many are needed.
+        seed: Seed of random actions.
+
+    Raises:
+        ActionError: If the text is none of these, or the world has no actions.
+    """
+    space = simulator.action_space
+    if space is None or text == "none":
+        return None
+    if text is None:
+        return random_actions(space, count, seed)
+    if text.endswith(".npy"):
+        return np.load(text)[:count]
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ActionError(
+            expected="--actions as numbers separated by commas, a .npy file, or none", got=text, remedy="Correct it."
+        ) from error
+    if not isinstance(space, spaces.Discrete):
+        raise ActionError(expected="a .npy file for this action space", got=text, remedy=f"The space is {space}.")
+    return np.array((numbers + numbers[-1:] * count)[:count])
+
+
+def random_actions(space: spaces.Space, count: int, seed: int) -> Any:  # noqa: ANN401 - any space
+    """Random actions, each held for some frames so that its effect can be seen."""
+    rng = np.random.default_rng(seed)
+    space.seed(seed)
+    actions = [space.sample()]
+    while len(actions) < count:
+        actions.append(space.sample() if rng.random() < 1.0 / HELD_FRAMES else actions[-1])
+    return stack_actions(space, actions[:count])
+
+
+def write_result(frames: np.ndarray, path: Path, simulator: Simulator) -> None:
+    """Writes the video, and says so."""
+    write_video(path, frames, simulator.fps)
+    print(f"{len(frames)} frames ({len(frames) / simulator.fps:.1f} s) in {path}")
