@@ -48,7 +48,7 @@ class BounceEnv(gym.Env[np.ndarray, np.int64]):
         terminate: Whether a touch ends the episode.
         episode_frames: Actions until truncation; by default that of `envs.bounce.scenarios.EPISODE_FRAMES`.
         slots: N, the number of object slots in the truth; by default what the scenario and split need.
-        render_mode: "rgb_array", or None.
+        render_mode: "rgb_array", or None (`render` then gives None).
 
     Raises:
         UnknownNameError: Unknown scenario, split or detail.
@@ -67,7 +67,7 @@ class BounceEnv(gym.Env[np.ndarray, np.int64]):
         terminate: bool = False,
         episode_frames: int | None = None,
         slots: int | None = None,
-        render_mode: str | None = None,
+        render_mode: str | None = "rgb_array",
     ) -> None:
         if scenario not in SCENARIOS:
             raise UnknownNameError(kind="scenario", name=str(scenario), known=SCENARIOS)
