@@ -1,0 +1,144 @@
+"""Plots for reports, as SVG that takes the page's text colour. Matplotlib is imported on first use."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from eval.pictures import MARKED_RGB, SERIES_RGB
+from eval.score import Score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Stands for "the page's text colour" until the SVG is written; no series uses it.
+_TEXT = "#010203"
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "worldsim",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": _TEXT,
+    "axes.labelcolor": _TEXT,
+    "axes.edgecolor": _TEXT,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": _TEXT,
+    "ytick.color": _TEXT,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "legend.frameon": False,
+}
+
+
+def horizon_plot(panels: Mapping[str, Mapping[str, np.ndarray]], fps: float, *, given: int = 0) -> str:
+    """Curves over video time, one panel a measure: mean over cases with its 95 % interval (Student's t).
+
+    Args:
+        panels: Title of the panel ("PSNR / dB") to curves by label, each (cases, T) with NaN where there is no value.
+        fps: Frames per second.
+        given: Number of leading frames that were given; the shaded part.
+
+    Returns:
+        SVG.
+    """
+    figure, axes = _figure(len(panels), columns=3, height=2.5)
+    for ax, (title, curves) in zip(axes, panels.items(), strict=False):
+        for i, (label, values) in enumerate(curves.items()):
+            _band(ax, np.atleast_2d(values), fps, label, _hex(SERIES_RGB[i % len(SERIES_RGB)]))
+        if given:
+            ax.axvspan(0, (given - 0.5) / fps, color="#808080", alpha=0.15, lw=0)
+        ax.set_title(title, loc="left")
+        ax.set_xlabel("time / s")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    return _svg(figure)
+
+
+def evidence_plot(scores: Sequence[Score], num_frames: int) -> str | None:
+    """What each measure saw frame by frame, offending frames marked in red.
+
+    Args:
+        scores: Scores of one clip.
+        num_frames: Its length.
+
+    Returns:
+        SVG, or None where no score has evidence per frame.
+    """
+    shown = [s for s in scores if s.per_frame is not None and np.isfinite(s.per_frame).any()]
+    if not shown:
+        return None
+    figure, axes = _figure(len(shown), columns=3, height=1.5)
+    for ax, found in zip(axes, shown, strict=False):
+        values = np.asarray(found.per_frame, float)
+        ax.plot(values, color=_hex(SERIES_RGB[0]), lw=1.2, marker=".", ms=3)
+        bad = np.array([i for i in found.offending if i < len(values)], int)
+        for i in bad:
+            ax.axvline(i, color=_hex(MARKED_RGB), alpha=0.25, lw=1.5)
+        ax.plot(bad, values[bad], "o", color=_hex(MARKED_RGB), ms=4)
+        ax.set_title(f"{found.name} / {found.unit}", loc="left")
+        ax.set_xlim(-0.5, num_frames - 0.5)
+        ax.locator_params(axis="y", nbins=4)
+    for ax in axes[max(0, len(shown) - 3) : len(shown)]:
+        ax.set_xlabel("frame")
+    return _svg(figure)
+
+
+def _band(ax: "Axes", values: np.ndarray, fps: float, label: str, colour: str) -> None:
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    shown = count > 0
+    if not shown.any():
+        return
+    total = np.where(known, values, 0.0).sum(axis=0)
+    mean = np.divide(total, count, out=np.full(len(count), np.nan), where=shown)
+    time = np.arange(len(mean)) / fps
+    ax.plot(time, mean, color=colour, lw=1.5, label=label)
+    many = count > 1
+    if many.any():
+        spread = np.where(known, values - mean, 0.0)
+        variance = (spread**2).sum(axis=0)[many] / (count[many] - 1)
+        half = stats.t.ppf(0.975, count[many] - 1) * np.sqrt(variance / count[many])
+        ax.fill_between(time[many], mean[many] - half, mean[many] + half, color=colour, alpha=0.18, lw=0)
+
+
+def _figure(panels: int, *, columns: int, height: float) -> tuple["Figure", list["Axes"]]:
+    """A figure with a grid of axes; those beyond `panels` are left out."""
+    from matplotlib import rc_context  # noqa: PLC0415 - only when a plot is drawn
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    columns = min(columns, panels)
+    rows = -(-panels // columns)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(10.0, rows * height + 0.5), layout="constrained")
+        axes = [figure.add_subplot(rows, columns, i + 1) for i in range(panels)]
+    return figure, axes
+
+
+def _svg(figure: "Figure") -> str:
+    from matplotlib import rc_context  # noqa: PLC0415 - only when a plot is drawn
+
+    buffer = io.StringIO()
+    metadata: dict[str, Any] = {"Date": None, "Creator": None}
+    with rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(_TEXT, "currentColor")
+    # The page sets the size; the view box keeps the proportions.
+    return re.sub(
+        r'^<svg[^>]*?(viewBox="[^"]*")[^>]*>',
+        r'<svg \1 xmlns="http://www.w3.org/2000/svg" '
+        r'xmlns:xlink="http://www.w3.org/1999/xlink" role="img">',
+        text,
+        count=1,
+        flags=re.DOTALL,
+    )
+
+
+def _hex(rgb: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*rgb)

@@ -1,0 +1,223 @@
+"""Scores as rows that a person reads: one clip in full, or several kinds of clip side by side."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from eval.batch import BatchReport, Failure
+from eval.cards import load_card
+from eval.errors import EvalError
+from eval.score import EVALUATORS, Score
+from eval.suite import Report, is_validated, load_evaluators
+
+ARROWS = {"lower": "↓", "higher": "↑", "neither": ""}
+MAX_LISTED_FRAMES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measured score of a clip, in words.
+
+    Attributes:
+        name: The evaluator.
+        summary: What it measures.
+        suite: Where it belongs.
+        better: "↑", "↓" or "".
+        value: With uncertainty and unit.
+        normalised: 0 to 1, or None.
+        coverage: Share of the clip, in words.
+        offending: Frames where something broke, in words.
+        card: What is known about the evaluator's own accuracy.
+    """
+
+    name: str
+    summary: str
+    suite: str
+    better: str
+    value: str
+    normalised: float | None
+    coverage: str
+    offending: str
+    card: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unmeasured:
+    """Evaluators that gave no value for one and the same reason."""
+
+    status: str
+    reason: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One evaluator on one kind of clip, over cases.
+
+    Attributes:
+        value: Mean with its standard error, or None where no case has a value.
+        normalised: Mean over cases, failures counted as 0; None where there is none.
+        measured: How many cases have a value.
+        total: How many cases there are.
+        status: Where no case has a value, why not: the kind.
+        reason: The same in words.
+    """
+
+    value: str | None
+    normalised: float | None
+    measured: int
+    total: int
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRow:
+    """One evaluator on every kind of clip."""
+
+    name: str
+    summary: str
+    suite: str
+    unit: str
+    better: str
+    card: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether any case has no value."""
+        return any(cell.measured < cell.total for cell in self.cells)
+
+
+def measured_rows(report: Report) -> list[Row]:
+    """The scores of one clip that have a value, by suite."""
+    return sorted((_row(s) for s in report.scores.values() if s.value is not None), key=lambda r: (r.suite, r.name))
+
+
+def unmeasured_groups(report: Report) -> list[Unmeasured]:
+    """The scores of one clip without a value, gathered by reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for found in report.scores.values():
+        if found.value is None:
+            groups.setdefault((found.status, found.reason or ""), []).append(found.name)
+    return [Unmeasured(status=s, reason=r, names=tuple(n)) for (s, r), n in groups.items()]
+
+
+def comparison_rows(groups: Mapping[str, Sequence[Report | Failure]]) -> list[ComparisonRow]:
+    """One row an evaluator, one cell a group, over the groups' cases.
+
+    Args:
+        groups: Results by label, each one per case.
+
+    Raises:
+        EvalError: If there is no report at all.
+    """
+    batches = {label: BatchReport(results=tuple(results)) for label, results in groups.items()}
+    names = {n: s for b in batches.values() for r in b.reports for n, s in r.scores.items()}
+    if not names:
+        raise EvalError(expected="at least one scored clip", got="none", remedy="See the failures.")
+    rows = []
+    for name, example in names.items():
+        rows.append(
+            ComparisonRow(
+                name=name,
+                summary=_summary(name),
+                suite=_suite(name),
+                unit=example.unit,
+                better=ARROWS[example.better],
+                card=card_status(example),
+                cells=tuple(_cell(batch, name) for batch in batches.values()),
+            )
+        )
+    return sorted(rows, key=lambda r: (r.suite, r.name))
+
+
+def card_status(found: Score) -> str:
+    """What is known about an evaluator's own accuracy: "validated", or what its card lacks."""
+    if is_validated(found):
+        return "validated"
+    card = load_card(found.name)
+    if card is None:
+        return "not validated"
+    if card.evaluator != found.provenance.get("evaluator"):
+        return f"card of {card.evaluator} only"
+    return "card not passed"
+
+
+def show_value(value: float, uncertainty: float | None = None, unit: str = "") -> str:
+    """A value to the digits that mean something, with ± its standard error and its unit.
+
+    >>> show_value(31.4159, 0.0271, "dB")
+    '31.416 ± 0.027 dB'
+    >>> show_value(0.000123)
+    '0.000123'
+    """
+    after = {"1": "", "share": ""}.get(unit, f" {unit}" if unit else "")
+    if uncertainty is None or not math.isfinite(uncertainty) or uncertainty <= 0:
+        return f"{value:.4g}{after}" if abs(value) < 1e5 else f"{value:.3e}{after}"
+    digits = max(0, min(6, 1 - math.floor(math.log10(uncertainty))))
+    return f"{value:.{digits}f} ± {uncertainty:.{digits}f}{after}"
+
+
+def show_frames(frames: Sequence[int]) -> str:
+    """Frame numbers as ranges; what is left out of a long list is counted.
+
+    >>> show_frames([3, 4, 5, 9])
+    '3-5, 9'
+    """
+    runs: list[list[int]] = []
+    for frame in sorted(set(frames)):
+        if runs and frame == runs[-1][1] + 1:
+            runs[-1][1] = frame
+        else:
+            runs.append([frame, frame])
+    shown = [f"{a}" if a == b else f"{a}-{b}" for a, b in runs[:MAX_LISTED_FRAMES]]
+    more = len(runs) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _row(found: Score) -> Row:
+    assert found.value is not None
+    return Row(
+        name=found.name,
+        summary=_summary(found.name),
+        suite=_suite(found.name),
+        better=ARROWS[found.better],
+        value=show_value(found.value, found.uncertainty, found.unit),
+        normalised=found.normalised,
+        coverage=f"{found.coverage:.0%}",
+        offending=show_frames(found.offending),
+        card=card_status(found),
+    )
+
+
+def _cell(batch: BatchReport, name: str) -> Cell:
+    scores = [r.scores[name] for r in batch.reports if name in r.scores]
+    values = [s.value for s in scores if s.value is not None]
+    without = [(s.status, s.reason or "") for s in scores if s.value is None]
+    without += [("failed", f.error) for f in batch.failures]
+    total = len(values) + len(without)
+    if not values:
+        status, reason = without[0] if without else ("missing", "not asked for")
+        return Cell(value=None, normalised=None, measured=0, total=total, status=status, reason=reason)
+    error = scores[0].uncertainty if len(values) == 1 else float(np.std(values, ddof=1) / math.sqrt(len(values)))
+    return Cell(
+        value=show_value(float(np.mean(values)), error),
+        normalised=batch.mean(name).value if any(s.normalised is not None for s in scores) else None,
+        measured=len(values),
+        total=total,
+        status="ok",
+        reason="; ".join(dict.fromkeys(f"{status}: {reason}" for status, reason in without)),
+    )
+
+
+def _summary(name: str) -> str:
+    known = EVALUATORS.get(name) or load_evaluators().get(name)
+    return known.summary if known else ""
+
+
+def _suite(name: str) -> str:
+    known = EVALUATORS.get(name) or load_evaluators().get(name)
+    return known.suite if known else "other"
