@@ -15,7 +15,7 @@ from worldsim import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("worldsim.cli.demo", "From a true world to a graded dream: roll out, grade, write a report."),
     "record": ("worldsim.cli.record", "Record episodes of a Gymnasium environment into a dataset."),
-    "import": ("worldsim.cli.import_", "Turn a folder of videos into a dataset."),
+    "import-videos": ("worldsim.cli.import_videos", "Turn a folder of videos into a dataset."),
     "train": ("worldsim.cli.train", "Train a learned world on a dataset."),
     "rollout": ("worldsim.cli.rollout", "Roll a learned world out from a frame, actions and text."),
     "generate": ("worldsim.cli.generate", "Make a video from text."),
@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "edit": ("worldsim.cli.edit", "Change a video by text."),
     "score": ("worldsim.cli.score", "Grade a video for physics, 3D coherence, fidelity and quality."),
     "validate": ("worldsim.cli.validate", "Measure the evaluators' own accuracy."),
+    "import": ("worldsim.cli.import_", "Convert other projects' checkpoints."),
     "info": ("worldsim.cli.info", "Describe a dataset, a checkpoint or a video."),
 }
 

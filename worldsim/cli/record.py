@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import gymnasium as gym
 import tyro
 
+from envs.policies import RandomPolicy  # importing `envs` registers the worlds
 from worldsim.data import record
+from worldsim.data.rollout import make_env
 from worldsim.errors import ConfigError, UnknownNameError
 
 
@@ -25,7 +27,8 @@ class Options:
         episodes: How many.
         seed: Everything random follows from it.
         workers: Processes.
-        policy: "random", or module:name of a policy.
+        policy: "random", or module:name of a policy, such as envs.policies:bounce_expert.
+        hold: Mean number of steps for which a random action is held.
         max_steps: Longest episode; the environment's own limit if not given.
         size: Height and width of the stored frames; the environment's own if not given.
         fps: Frames per second; the environment's own if not given.
@@ -40,6 +43,7 @@ class Options:
     seed: int = 0
     workers: int = 1
     policy: str = "random"
+    hold: float = 1.0
     max_steps: int | None = None
     size: tuple[int, int] | None = None
     fps: float | None = None
@@ -53,9 +57,10 @@ def run(options: Options) -> None:
     # Recording opens no window; without a display pygame would otherwise look for one.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     _ask_for_prefix(options.env_id)
+    env_kwargs = _env_arguments(options.env)
     dataset = record(
         options.env_id,
-        _policy(options.policy),
+        _policy(options, env_kwargs),
         episodes=options.episodes,
         seed=options.seed,
         path=options.out,
@@ -65,7 +70,7 @@ def run(options: Options) -> None:
         size=options.size,
         fps=options.fps,
         progress=options.progress,
-        **_env_arguments(options.env),
+        **env_kwargs,
     )
     height, width = dataset.frame_size
     print(
@@ -76,16 +81,21 @@ def run(options: Options) -> None:
 
 def _ask_for_prefix(env_id: str) -> None:
     """Raises where one of our worlds is named without its module: workers could not import it."""
-    import envs  # noqa: F401, PLC0415 - registers the worlds
-
     worlds = [f"envs:{id_}" for id_, spec in gym.registry.items() if str(spec.entry_point).startswith("envs.")]
     if f"envs:{env_id}" in worlds:
         raise UnknownNameError(kind="world", name=env_id, known=worlds)
 
 
-def _policy(text: str) -> Any:  # noqa: ANN401 - any callable
+def _policy(options: Options, env_kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 - any callable
+    text = options.policy
     if text == "random":
-        return None
+        if options.hold == 1.0:
+            return None
+        env = make_env(options.env_id, env_kwargs)
+        env.close()
+        return RandomPolicy(env.action_space, options.hold)
+    if options.hold != 1.0:
+        raise ConfigError(expected="--hold with the random policy", got=f"--policy {text}", remedy="Leave it out.")
     module, _, name = text.partition(":")
     if not name:
         raise UnknownNameError(kind="policy (or module:name)", name=text, known=["random"])

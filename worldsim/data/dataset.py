@@ -219,6 +219,8 @@ class Dataset:
         array = self._array(name)
         if array.shape[0] != self.num_frames:
             raise _damaged(self.path, f"{name} has {array.shape[0]} rows, not {self.num_frames}")
+        if array.size == 0:
+            return  # actions of no numbers
         assert array.shards is not None
         files = math.ceil(array.shape[0] / array.shards[0])
         found = array.nchunks_initialized * array.chunks[0] // array.shards[0]

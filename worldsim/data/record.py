@@ -50,8 +50,8 @@ def record(
     Args:
         env_or_id: An environment, or an id for `gymnasium.make`. Several workers need an id or an environment with a
             spec.
-        policy: `policy(observation, info, rng) -> action`; an optional `reset()` is called before each episode. None
-            acts at random, uniformly.
+        policy: `policy(observation, info, rng) -> action`; each episode is played by a deep copy, so that no memory
+            passes from one to the next. None acts at random, uniformly.
         episodes: How many.
         seed: Base seed.
         path: The dataset's directory; must not exist.

@@ -1,5 +1,6 @@
 """One episode of an environment as rows of a dataset, in blocks of bounded size."""
 
+import copy
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping
@@ -23,9 +24,9 @@ _PROVIDERS = {"ALE": ("ale_py", "worldsim[atari]")}  # namespaces that a package
 
 
 class Policy(Protocol):
-    """Chooses actions: any callable of this form. One with memory also has `reset()`, called before each episode."""
+    """Chooses actions: any callable of this form. A deep copy plays each episode, so each begins without memory."""
 
-    def __call__(self, observation: Any, info: Mapping[str, Any], rng: np.random.Generator) -> Any:  # noqa: ANN401
+    def __call__(self, observation: Any, info: Mapping[str, Any], rng: np.random.Generator, /) -> Any:  # noqa: ANN401
         """The action for this observation; `rng` is the episode's own source of randomness."""
         ...
 
@@ -110,10 +111,7 @@ def run_episode(env: gym.Env, job: Job, index: int) -> Iterator[dict[str, np.nda
     """
     seed = episode_seed(job.seed, index)
     rng = np.random.default_rng(np.random.SeedSequence(job.seed, spawn_key=(index,)))
-    act = job.policy if job.policy is not None else _uniform(env.action_space, rng)
-    reset = getattr(act, "reset", None)
-    if reset is not None:
-        reset()
+    act = _uniform(env.action_space, rng) if job.policy is None else copy.deepcopy(job.policy)
     observation, info = env.reset(seed=seed)
     caption = info.get("caption")
     block = _Block(env.action_space)

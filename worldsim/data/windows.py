@@ -36,7 +36,7 @@ class Windows:
             its frames. None draws all windows alike.
         episodes: Episodes to draw from; None takes all.
         workers: Threads that prepare batches ahead when iterating; 0 prepares them on demand.
-        memory_gib: Datasets whose frames take less than this are loaded once, larger ones are read window by window.
+        memory_gib: Frames that take less than this are loaded once, more are read window by window; the rest is loaded.
 
     Raises:
         ConfigError: If a number is out of range or the weights do not fit.
@@ -70,7 +70,7 @@ class Windows:
         self._names = ("frames", "rewards", "terminated", *action_columns(dataset.action_space))
         frame_bytes = dataset.num_frames * int(np.prod(dataset.frame_size)) * 3
         in_memory = frame_bytes <= memory_gib * 2**30
-        self._loaded = {name: dataset.read(name) for name in self._names} if in_memory else None
+        self._loaded = {name: dataset.read(name) for name in self._names if in_memory or name != "frames"}
 
     @property
     def num_windows(self) -> int:
@@ -146,7 +146,7 @@ class Windows:
         self.step = int(state["step"])
 
     def _gather(self, name: str, starts: np.ndarray) -> np.ndarray:
-        if self._loaded is not None:
+        if name in self._loaded:
             return self._loaded[name][starts[:, None] + np.arange(self.length)]
         return np.stack([self.dataset.read(name, int(s), int(s) + self.length) for s in starts])
 

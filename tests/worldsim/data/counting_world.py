@@ -57,12 +57,9 @@ def cycling(observation, info, rng):
 
 
 class Remembering:
-    """Acts on what it has seen in this episode; wrong if it is not reset."""
+    """Acts on what it has seen in this episode; a memory of the episode before would change its actions."""
 
     def __init__(self):
-        self.count = 0
-
-    def reset(self):
         self.count = 0
 
     def __call__(self, observation, info, rng):
