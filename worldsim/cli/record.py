@@ -1,5 +1,6 @@
 """`worldsim record`: episodes of any Gymnasium environment into a dataset."""
 
+import inspect
 import json
 import os
 import sys
@@ -17,6 +18,9 @@ from worldsim.data.rollout import make_env
 from worldsim.errors import ConfigError, UnknownNameError
 
 
+_OWN = frozenset(inspect.signature(record).parameters) - {"env_kwargs"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What to record.
@@ -30,7 +34,7 @@ class Options:
         policy: "random", or module:name of a policy, such as envs.policies:bounce_expert.
         hold: Mean number of steps for which a random action is held.
         max_steps: Longest episode; the environment's own limit if not given.
-        size: Height and width of the stored frames; the environment's own if not given.
+        resize: Height and width to which frames are resized; our worlds draw at any size by --env size=[96,128].
         fps: Frames per second; the environment's own if not given.
         truth: Store what the environment knows about its frames.
         env: Arguments of the environment, as NAME=VALUE; the value is JSON, or else text: scenario=collision.
@@ -45,7 +49,7 @@ class Options:
     policy: str = "random"
     hold: float = 1.0
     max_steps: int | None = None
-    size: tuple[int, int] | None = None
+    resize: tuple[int, int] | None = None
     fps: float | None = None
     truth: bool = True
     env: tuple[str, ...] = ()
@@ -67,7 +71,7 @@ def run(options: Options) -> None:
         max_steps=options.max_steps,
         workers=options.workers,
         truth=options.truth,
-        size=options.size,
+        resize=options.resize,
         fps=options.fps,
         progress=options.progress,
         **env_kwargs,
@@ -117,6 +121,8 @@ def _env_arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise ConfigError(
                 expected="arguments as NAME=VALUE", got=repr(pair), remedy="Write --env scenario=collision."
             )
+        if name in _OWN:
+            raise ConfigError(expected="arguments of the environment", got=name, remedy=f"Write --{name} instead.")
         arguments[name] = _value(value)
     return arguments
 

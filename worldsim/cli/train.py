@@ -21,8 +21,8 @@ class Options:
         preset: Where the configuration starts from: bounce, room or tiny.
         data: Directory of the dataset.
         out: Run directory; its `checkpoint` folder is the learned world.
-        set: Changes of the configuration, as FIELD=VALUE with dots: --set optimiser.steps=500 model.width=192. The value
-            is JSON, or else text. `--show` lists all fields.
+        set: Changes of the configuration, as FIELD=VALUE with dots: --set optimiser.steps=500 model.width=192. The
+            value is JSON, or else text. `--show` lists all fields.
         resume: Go on with the run in `out`.
         show: Print the resolved configuration and stop.
         progress: Show progress bars.

@@ -1,0 +1,43 @@
+"""A tiny dataset and configuration that train in seconds."""
+
+from dataclasses import replace
+
+import pytest
+
+import envs  # noqa: F401 - registers the worlds
+from worldsim.config import ModelConfig, TextConfig, TokenizerConfig
+from worldsim.data import Dataset, record
+from worldsim.training import DynamicsConfig, OptimiserConfig, TrainConfig
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    path = tmp_path_factory.mktemp("data") / "bounce"
+    return record(
+        "envs:Bounce-v0", episodes=5, seed=3, path=path, max_steps=15, truth=False, progress=False, size=(32, 32)
+    )
+
+
+@pytest.fixture
+def config(dataset: Dataset) -> TrainConfig:
+    return TrainConfig(
+        data=str(dataset.path),
+        tokenizer=TokenizerConfig(latent_channels=4, width=8, encoder_depth=1, decoder_depth=1),
+        model=ModelConfig(
+            latent_channels=4, width=16, depth=2, heads=2, window=3, text=TextConfig(buckets=32, slots=2)
+        ),
+        tokenizer_optimiser=OptimiserConfig(steps=6, batch_size=4, warmup=2),
+        optimiser=OptimiserConfig(steps=8, batch_size=3, warmup=2),
+        dynamics=DynamicsConfig(length=5),
+        held_out=0.2,
+        log_every=2,
+        evaluate_every=4,
+        threads=1,
+        device="cpu",
+    )
+
+
+@pytest.fixture
+def saving(config: TrainConfig) -> TrainConfig:
+    """Saves after every update."""
+    return replace(config, save_minutes=0.0)

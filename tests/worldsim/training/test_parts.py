@@ -1,0 +1,198 @@
+"""The parts of training against closed forms and independent computations."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from worldsim.config import ModelConfig, TextConfig, TokenizerConfig
+from worldsim.data import Dataset
+from worldsim.errors import ConfigError, TrainingError, UnknownNameError
+from worldsim.nn.cache import RingCache
+from worldsim.sizes import SIZES, cost, size
+from worldsim.tokenizer import build_tokenizer
+from worldsim.training import DynamicsConfig, OptimiserConfig, TrainConfig
+from worldsim.training.data import LatentSource, cached_latents, check_dataset
+from worldsim.training.losses import LatentBatch, dynamics_loss
+from worldsim.training.presets import PRESETS, preset
+from worldsim.training.run import Learner, generator_for
+from worldsim.transformer import Conditions, VideoDiT
+from worldsim.video import to_model
+
+
+def small_model(**changes: object) -> VideoDiT:
+    torch.manual_seed(0)
+    settings = {"latent_channels": 4, "width": 16, "depth": 2, "heads": 2, "window": 3, "action_dim": 5}
+    model = VideoDiT(ModelConfig(**(settings | {"text": TextConfig(buckets=32, slots=2)} | changes)))
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+def batch(b: int = 2, f: int = 5) -> LatentBatch:
+    g = torch.Generator().manual_seed(1)
+    known = torch.ones(b, f, dtype=torch.bool)
+    known[:, 0] = False
+    return LatentBatch(
+        latents=torch.randn(b, f, 4, 4, 4, generator=g),
+        actions=torch.rand(b, f, 5, generator=g),
+        rewards=torch.randn(b, f, generator=g),
+        terminated=torch.rand(b, f, generator=g) > 0.5,
+        known=known,
+        texts=["a red ball"] * b,
+    )
+
+
+@pytest.mark.parametrize("bidirectional", [0.0, 1.0])
+def test_every_weight_that_a_loss_uses_gets_a_gradient(bidirectional: float) -> None:
+    model = small_model()
+    config = DynamicsConfig(bidirectional=bidirectional, drop_text=0.0, drop_action=0.0)
+    loss, _ = dynamics_loss(model, batch(), config, torch.Generator().manual_seed(0), feedback=True)
+    loss.backward()
+    unused = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
+    heads = {n for n, _ in model.named_parameters() if n.startswith("outcome")}
+    assert unused - {"text.null"} == (heads if bidirectional else set())
+
+
+def test_the_loss_is_a_pure_function_of_its_generator() -> None:
+    model, config = small_model(), DynamicsConfig()
+    losses = [
+        float(dynamics_loss(model, batch(), config, generator_for(0, "x", step), feedback=False)[0])
+        for step in (4, 4, 5)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_perfect_guess_costs_nothing_and_the_weight_is_one_over_level_squared() -> None:
+    class Oracle(VideoDiT):
+        """Predicts the clean latents plus a constant."""
+
+        def forward(self, latents: torch.Tensor, *args: object, **kwargs: object):
+            out = super().forward(latents, *args, **kwargs)
+            repeat = latents.shape[1] // given.latents.shape[1]
+            return type(out)(prediction=given.latents.repeat(1, repeat, 1, 1, 1) + self.offset, hidden=out.hidden)
+
+    given = batch()
+    model = Oracle(ModelConfig(latent_channels=4, width=16, depth=1, heads=2, window=3, action_dim=5, heads_out=False))
+    model.offset = 0.0
+    quiet = DynamicsConfig(bidirectional=0.0, pure_noise=1.0)
+    assert float(dynamics_loss(model, given, quiet, torch.Generator(), feedback=False)[0]) == 0.0
+    model.offset = 0.5  # at level 1 the weight is 1, so the loss is the squared offset
+    loss = float(dynamics_loss(model, given, quiet, torch.Generator(), feedback=False)[0])
+    assert loss == pytest.approx(0.25, rel=1e-5)
+
+
+def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
+    config = OptimiserConfig(steps=100, batch_size=1, rate=1.0, warmup=10, decay=0.2)
+    assert config.rate_at(0) == pytest.approx(0.1)
+    assert config.rate_at(9) == config.rate_at(50) == config.rate_at(80) == 1.0
+    assert config.rate_at(90) == pytest.approx(0.5)
+    assert config.rate_at(99) == pytest.approx(0.05)
+
+
+def test_the_moving_average_follows_its_recurrence(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 2)
+    learner = Learner(network, OptimiserConfig(steps=5, batch_size=1, warmup=1, ema=0.3), tmp_path)
+    expected = network.weight.detach().clone()
+    for step in range(5):
+        learner.update(network(torch.ones(1, 3)).square().sum())
+        decay = min(0.3, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * network.weight.detach()
+    torch.testing.assert_close(learner.average["weight"], expected)
+    with learner.averaged():
+        torch.testing.assert_close(network.weight.detach(), expected)
+    assert not torch.allclose(network.weight.detach(), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+def test_cached_latents_are_what_the_tokenizer_says(
+    dataset: Dataset, config: TrainConfig, tmp_path: Path, stride: int
+) -> None:
+    config = replace(config, precision="float32", tokenizer=replace(config.tokenizer, temporal_stride=stride))
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(config.tokenizer).eval()
+    latents = cached_latents(dataset, tokenizer, tmp_path, config)
+    episode = dataset.episode(1)
+    frames = episode.frames[: 1 + 4 * 2]
+    with torch.no_grad():
+        expected = tokenizer.encode(to_model(frames[None]))[0].numpy()
+    rows = latents[dataset.starts[1] + np.arange(0, len(frames), stride)]
+    np.testing.assert_allclose(rows, expected, atol=2e-3)  # float16 on disk
+    again = cached_latents(dataset, tokenizer, tmp_path, config)
+    np.testing.assert_array_equal(again, latents)
+
+
+def test_windows_carry_the_actions_and_rewards_that_led_to_each_frame(
+    dataset: Dataset, config: TrainConfig, tmp_path: Path
+) -> None:
+    tokenizer = build_tokenizer(config.tokenizer).eval()
+    source = LatentSource(dataset, cached_latents(dataset, tokenizer, tmp_path, config), config, reward_scale=2.0)
+    found = source.batch(0, torch.device("cpu"))
+    raw = source._train.batch(0)
+    for row in range(len(found.latents)):
+        start = raw["start"][row]
+        episode = dataset.episode(int(raw["episode"][row]))
+        actions = np.asarray(episode.actions)[start : start + source.length - 1]
+        np.testing.assert_array_equal(found.actions[row, 1:].argmax(-1).numpy(), actions)
+        np.testing.assert_allclose(
+            found.rewards[row, 1:].numpy(), episode.rewards[start : start + source.length - 1] / 2.0
+        )
+    assert not found.known[:, 0].any()
+
+
+def test_mismatched_channels_are_refused(dataset: Dataset, config: TrainConfig) -> None:
+    wrong = replace(config, tokenizer=TokenizerConfig(latent_channels=6))
+    with pytest.raises(TrainingError, match="latent_channels"):
+        check_dataset(dataset, wrong)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_survive_the_way_to_disk(name: str) -> None:
+    config = preset(name, "somewhere")
+    assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+def test_unknown_presets_and_fields_suggest_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="'bounce'"):
+        preset("bonce", "x")
+    with pytest.raises(UnknownNameError, match="'precision'"):
+        TrainConfig.from_dict({"data": "x", "presision": "float32"})
+    with pytest.raises(ConfigError):
+        OptimiserConfig(steps=0, batch_size=1)
+
+
+@pytest.mark.parametrize("name", ["1m", "4m"])
+def test_the_cost_of_a_model_is_what_pytorch_counts(name: str) -> None:
+    config = replace(size(name), action_dim=5)
+    model = VideoDiT(config).eval().requires_grad_(requires_grad=False)
+    expected = cost(config, latent_grid=(8, 8))
+    assert expected.parameters == sum(p.numel() for p in model.parameters())
+    cache = RingCache.empty(
+        1,
+        blocks=config.depth,
+        tokens=expected.tokens,
+        window=config.window,
+        heads=config.heads,
+        head_dim=config.width // config.heads,
+        like=model.patchify.weight,
+    )
+    assert expected.cache_bytes == cache.keys.nbytes + cache.values.nbytes
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        text = model.encode_text(["a red ball"])
+        keys = model.text_keys(text)
+        for_text = counter.get_total_flops()
+        model.step(torch.zeros(1, 1, 16, 8, 8), torch.zeros(1, 1), Conditions(text=text), cache, keys)
+        counted = counter.get_total_flops() - for_text
+    # The level embedding and pooled text are left out of the formula.
+    assert counted == pytest.approx(expected.flops_per_pass, rel=0.03)
+
+
+def test_sizes_span_a_million_to_a_billion() -> None:
+    counts = [cost(size(name), latent_grid=(8, 8)).parameters for name in SIZES]
+    assert counts == sorted(counts)
+    assert 0.8e6 < counts[0] < 2e6
+    assert 0.8e9 < counts[-1] < 1.3e9
