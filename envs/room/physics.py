@@ -170,8 +170,8 @@ def _mjcf(scene: Scene) -> str:
     )
     gravity = " ".join(repr(float(g)) for g in scene.gravity_m_per_s2)
     return f"""<mujoco>
-<option timestep="{FRAME_S / SUBSTEPS!r}" integrator="implicitfast" cone="elliptic" gravity="{gravity}"/>
-<default><geom condim="6" friction="0.5 0.005 0.002" solref="0.02 0.6"/></default>
+<option timestep="{FRAME_S / SUBSTEPS!r}" integrator="Euler" cone="elliptic" gravity="{gravity}"/>
+<default><geom condim="6" friction="0.5 0.02 0.006" solref="0.02 0.6"/></default>
 <worldbody>{walls}
 <body pos="0 0 {WALKER_HEIGHT_M / 2}"><joint name="slide0" type="slide" axis="1 0 0"/>
 <joint name="slide1" type="slide" axis="0 1 0"/>
@@ -183,7 +183,9 @@ def _mjcf(scene: Scene) -> str:
 
 
 def _servo(joint: int) -> str:
-    return f'<velocity joint="slide{joint}" kv="20000" forcerange="-{WALKER_FORCE_N} {WALKER_FORCE_N}"/>'
+    # A gain of mass over time step makes up for a difference in speed within one step, as far as the force allows.
+    gain = WALKER_MASS_KG * SUBSTEPS / FRAME_S
+    return f'<velocity joint="slide{joint}" kv="{gain!r}" forcerange="-{WALKER_FORCE_N} {WALKER_FORCE_N}"/>'
 
 
 def _body(solid: Solid) -> str:

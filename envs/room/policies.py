@@ -109,9 +109,15 @@ def _steps_to(end: tuple[int, ...], free: np.ndarray) -> np.ndarray:
     steps = np.full(np.add(free.shape, 2), np.inf)
     inner = steps[1:-1, 1:-1]
     inner[end] = 0.0
+    rows, cols = free.shape
+    around = [
+        (steps[1 + dx : 1 + dx + rows, 1 + dy : 1 + dy + cols], float(np.hypot(dx, dy))) for dx, dy in _NEIGHBOURS
+    ]
+    before, relaxed = np.empty(free.shape), np.empty(free.shape)
     while True:
-        shifted = [np.roll(steps, (dx, dy), (0, 1))[1:-1, 1:-1] + np.hypot(dx, dy) for dx, dy in _NEIGHBOURS]
-        relaxed = np.where(free, np.minimum(inner, np.min(shifted, axis=0)), np.inf)
-        if (relaxed == inner).all():
+        before[:] = inner
+        for shifted, length in around:
+            np.add(shifted, length, out=relaxed)
+            np.minimum(inner, relaxed, out=inner, where=free)
+        if (before == inner).all():
             return inner
-        inner[:] = relaxed
