@@ -85,7 +85,7 @@ def test_every_listed_command_exists_and_follows_the_form(name):
     assert is_dataclass(module.Options)
     assert module.Options.__dataclass_params__.frozen
     assert callable(module.run)
-    documented = module.Options.__doc__
+    documented = "".join(base.__doc__ or "" for base in module.Options.__mro__)
     for option in fields(module.Options):
         assert f"{option.name}:" in documented, f"{name}: {option.name} is not documented"
 

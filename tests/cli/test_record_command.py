@@ -11,7 +11,7 @@ def record(*arguments):
 
 
 def test_cart_pole(tmp_path, capsys):
-    assert record("CartPole-v1", "--out", tmp_path / "d", "-n", 3, "--seed", 4, "--size", 32, 48) == 0
+    assert record("CartPole-v1", "--out", tmp_path / "d", "-n", 3, "--seed", 4, "--resize", 32, 48) == 0
     dataset = Dataset.open(tmp_path / "d")
     assert (len(dataset), dataset.frame_size, dataset.about["seed"]) == (3, (32, 48), 4)
     assert "3 episodes" in capsys.readouterr().out
@@ -30,7 +30,7 @@ def test_bounce_with_an_expert_and_with_held_actions(tmp_path):
 
 def test_arguments_of_the_environment(tmp_path):
     assert (
-        record("Pendulum-v1", "--out", tmp_path / "d", "-n", 1, "--max-steps", 3, "--size", 16, 16, "--env", "g=3.5")
+        record("Pendulum-v1", "--out", tmp_path / "d", "-n", 1, "--max-steps", 3, "--resize", 16, 16, "--env", "g=3.5")
         == 0
     )
     assert Dataset.open(tmp_path / "d").about["env_kwargs"]["g"] == 3.5
@@ -45,6 +45,8 @@ def test_arguments_of_the_environment(tmp_path):
         (["CartPole-v1", "--policy", "os:nothing"], "a policy at os:nothing"),
         (["CartPole-v1", "--policy", "os:getcwd", "--hold", "2"], "--hold"),
         (["CartPole-v1", "--env", "gravity"], "NAME=VALUE"),
+        (["CartPole-v1", "--env", "gravity=1"], "gravity"),
+        (["CartPole-v1", "--env", "fps=1"], "got fps"),
         (["CartPole-v1", "-n", "0"], "episodes of at least 1"),
         (["CartPole-v1", "--hold", "0.5"], "hold of at least 1"),
     ],

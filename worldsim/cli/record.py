@@ -17,7 +17,6 @@ from worldsim.data import record
 from worldsim.data.rollout import make_env
 from worldsim.errors import ConfigError, UnknownNameError
 
-
 _OWN = frozenset(inspect.signature(record).parameters) - {"env_kwargs"}
 
 
@@ -122,7 +121,9 @@ def _env_arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
                 expected="arguments as NAME=VALUE", got=repr(pair), remedy="Write --env scenario=collision."
             )
         if name in _OWN:
-            raise ConfigError(expected="arguments of the environment", got=name, remedy=f"Write --{name} instead.")
+            raise ConfigError(
+                expected="arguments of the environment", got=name, remedy="That is an option of its own; see --help."
+            )
         arguments[name] = _value(value)
     return arguments
 

@@ -34,7 +34,7 @@ def record(
     max_steps: int | None = None,
     workers: int = 1,
     truth: bool | tuple[str, ...] = True,
-    size: int | tuple[int, int] | None = None,
+    resize: int | tuple[int, int] | None = None,
     fps: float | None = None,
     progress: bool = True,
     **env_kwargs: Any,  # noqa: ANN401 - whatever the environment takes
@@ -58,7 +58,8 @@ def record(
         max_steps: Longest episode; None for the environment's own limit.
         workers: Processes.
         truth: True stores every key of `info["truth"]`, False none, a tuple those keys.
-        size: Side, or (H, W), to which frames are resized by area; truth in pixels is left as it is.
+        resize: Side, or (H, W), to which frames are resized by area; truth in pixels is left as it is. Worlds that
+            take a `size` draw at it.
         fps: Frames per second; None takes the environment's `metadata["render_fps"]`.
         progress: Whether to show a progress bar on stderr.
         **env_kwargs: For `gymnasium.make`.
@@ -87,7 +88,7 @@ def record(
         policy=policy,
         seed=seed,
         max_steps=max_steps,
-        size=_size(size),
+        resize=_size(resize),
         truth=truth,
     )
     env = make_env(env_or_id, env_kwargs)
@@ -110,10 +111,10 @@ def record(
     return Dataset.open(path)
 
 
-def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    pair = (size, size) if isinstance(size, int) else size
+def _size(resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    pair = (resize, resize) if isinstance(resize, int) else resize
     if pair is not None and (len(pair) != 2 or min(pair) < 1):
-        raise ConfigError(expected="a size above 0, or (H, W)", got=size, remedy="Pass pixels.")
+        raise ConfigError(expected="a size above 0, or (H, W)", got=resize, remedy="Pass pixels.")
     return pair
 
 
@@ -134,7 +135,7 @@ def _about(env: gym.Env, job: Job, episodes: int) -> dict[str, Any]:
         "seed": job.seed,
         "episodes": episodes,
         "max_steps": job.max_steps,
-        "size": job.size,
+        "resize": job.resize,
         "truth": job.truth,
     }
 

@@ -41,7 +41,7 @@ class Job:
         policy: What acts; None takes uniformly random actions.
         seed: Base seed.
         max_steps: Longest episode, or None for the environment's own limit.
-        size: (H, W) of the stored frames, or None for the environment's.
+        resize: (H, W) of the stored frames, or None for the environment's.
         truth: Keys of `info["truth"]` to store; True for all, False for none.
     """
 
@@ -50,7 +50,7 @@ class Job:
     policy: Policy | None = None
     seed: int = 0
     max_steps: int | None = None
-    size: tuple[int, int] | None = None
+    resize: tuple[int, int] | None = None
     truth: bool | tuple[str, ...] = True
 
 
@@ -117,7 +117,7 @@ def run_episode(env: gym.Env, job: Job, index: int) -> Iterator[dict[str, np.nda
     block = _Block(env.action_space)
     steps, over = 0, False
     while not over:
-        row = _Row(_frame(env, observation, job.size), _truth(info, job.truth))
+        row = _Row(_frame(env, observation, job.resize), _truth(info, job.truth))
         action = act(observation, info, rng)
         if not env.action_space.contains(action):
             raise ActionError(expected=f"an action in {env.action_space}", got=repr(action), remedy="Mend the policy.")
@@ -130,7 +130,7 @@ def run_episode(env: gym.Env, job: Job, index: int) -> Iterator[dict[str, np.nda
         block.add(row, action, float(reward), bool(terminated), over and not terminated)
         if block.bytes >= _BLOCK_BYTES:
             yield block.take()
-    block.add_last(_Row(_frame(env, observation, job.size), _truth(info, job.truth)))
+    block.add_last(_Row(_frame(env, observation, job.resize), _truth(info, job.truth)))
     yield block.take()
     yield EpisodeEnd(caption, seed)
 
@@ -244,7 +244,9 @@ def _make(env: "str | EnvSpec", kwargs: Mapping[str, Any]) -> gym.Env:
             got=str(error).split(". ")[0],
             remedy="Install it, or mend its name.",
         ) from error
-    except gym.error.Error as error:
+    except (gym.error.Error, TypeError) as error:
+        if isinstance(error, TypeError) and "argument" not in str(error):
+            raise
         raise ConfigError(expected=f"to make {name}", got=str(error), remedy="See the message.") from error
 
 

@@ -105,7 +105,7 @@ def test_environment_without_pixels_is_rendered_and_resized_by_area(tmp_path):
     assert dataset.frame_size == (6, 8)
     for episode in dataset:
         check_episode(episode)
-    resized = quiet(COUNTING, path=tmp_path / "e", pixels=False, steps=3, size=(3, 2))
+    resized = quiet(COUNTING, path=tmp_path / "e", pixels=False, steps=3, resize=(3, 2))
     assert resized.frame_size == (3, 2)
     assert (resized.read("frames") == dataset.read("frames")[:, :3, :2]).all()  # flat pictures stay what they are
 
@@ -162,8 +162,8 @@ def test_bad_arguments_are_named_errors(tmp_path):
         {"workers": 0},
         {"max_steps": 0},
         {"seed": -1},
-        {"size": 0},
-        {"size": (3, 4, 5)},
+        {"resize": 0},
+        {"resize": (3, 4, 5)},
         {"fps": 0},
     ):
         with pytest.raises(WorldsimError, match="expected"):
@@ -187,7 +187,7 @@ def test_environment_without_rate_needs_one(tmp_path, monkeypatch):
 
 
 def test_cart_pole(tmp_path):
-    dataset = quiet("CartPole-v1", path=tmp_path / "d", episodes=2, size=64)
+    dataset = quiet("CartPole-v1", path=tmp_path / "d", episodes=2, resize=64)
     assert dataset.frame_size == (64, 64)
     assert dataset.action_space == gym.spaces.Discrete(2)
     assert all(e.terminated[-1] for e in dataset)
@@ -196,7 +196,7 @@ def test_cart_pole(tmp_path):
 
 def test_atari(tmp_path):
     pytest.importorskip("ale_py")
-    dataset = quiet("ALE/Pong-v5", path=tmp_path / "d", episodes=2, max_steps=30, size=(105, 80))
+    dataset = quiet("ALE/Pong-v5", path=tmp_path / "d", episodes=2, max_steps=30, resize=(105, 80))
     assert dataset.frame_size == (105, 80)
     assert dataset.lengths.tolist() == [31, 31]
 
