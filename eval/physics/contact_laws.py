@@ -6,15 +6,16 @@ contact; therefore only the motion along the normal of round objects is judged.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from eval.clip import Clip
 from eval.physics.agent import Agent
-from eval.physics.contacts import Contact, Side, contacts
+from eval.physics.contacts import MIN_FLIGHT, Contact, contacts
 from eval.physics.evidence import Evidence, log_p_above
-from eval.physics.flights import fit
+from eval.physics.flights import MIN_FIT, Flight, fit
 from eval.physics.motion import Motion, motion
 from eval.physics.tracks import Tracks
 from eval.physics.verdict import UNIT, verdict
@@ -25,6 +26,8 @@ APPROACH_Z = 6.0
 SLIDE_FRAMES = 6
 TOUCH_PX = 1.0
 LEVEL_RAD = 0.04
+# Of the fastest turn that the frame rate can tell from its opposite.
+ALIAS_SHARE = 0.6
 # Turning by more than this while sliding is rolling or toppling, not friction alone.
 SLIDE_TURN_RAD = 0.1
 
@@ -60,15 +63,20 @@ def momentum(clip: Clip, *, agent: Agent = "auto") -> Measurement:
 def energy(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     """Contacts and free flight may lose mechanical energy but never gain it.
 
-    At a contact with the frame or scenery: the object's kinetic energy, with rotation where it can be seen. Of a pair:
-    the sum, with the mass ratio that momentum gives. In mid-air: kinetic plus potential energy across a break.
+    An object that meets nothing but the frame and scenery: kinetic, potential and visible rotational energy in each
+    flight against the most that it had before. A pair that collides: the sum, with the mass ratio that momentum gives.
+    In mid-air: across a break. Round objects are taken not to spin at first; what friction stores in hidden spin, they
+    may have back.
     """
     found, judged = _judged(clip, agent)
-    evidence = [e for c in judged if (e := _energy_gain(found.tracks, c)) is not None]
+    pairs = [c for c in judged if c.kind == "pair"]
+    evidence = [e for c in pairs if (e := _pair_gain(found.tracks, c)) is not None]
+    alone = [e for k in found.items for e in _gains_alone(found, k)]
+    evidence += alone
     evidence += _mid_air_gain(found)
     if not evidence:
         raise Unmeasurable("inapplicable", "no contact with a flight before and after, and no break in a flight")
-    return verdict(evidence, len(clip), _coverage(found, judged), contacts=len(judged))
+    return verdict(evidence, len(clip), _coverage(found, pairs, len(alone)), contacts=len(pairs) + len(alone))
 
 
 @evaluator("restitution", suite="physics", unit=UNIT, better="lower")
@@ -126,10 +134,10 @@ def _judged(clip: Clip, agent: Agent) -> tuple[Motion, list[Contact]]:
     return found, [c for c in contacts(found) if c.touched]
 
 
-def _coverage(found: Motion, judged: list[Contact]) -> float:
+def _coverage(found: Motion, judged: list[Contact], others: int = 0) -> float:
     """Share of the interruptions of flight that could be judged."""
     interruptions = {(f.item, f.stop) for f in found.flights if f.stop < found.frames}
-    sides = sum(len(c.sides) for c in judged)
+    sides = sum(len(c.sides) for c in judged) + others
     return sides / max(len(interruptions), sides, 1)
 
 
@@ -180,54 +188,93 @@ def _restitution(contact: Contact) -> tuple[float, float] | None:
     return float(value), float(np.sqrt(variance[1] + value**2 * variance[0]) / -approach)
 
 
-def _energy_gain(tracks: Tracks, contact: Contact) -> Evidence | None:
-    if all(tracks.fold[s.item] == 0 for s in contact.sides):
-        # Relative motion along the normal: hidden spin cannot feed it.
-        ratio = _restitution(contact)
-        if ratio is None:
-            return None
-        value, sigma = ratio
-        log_p = log_p_above(value - 1.0, sigma)
-        about = f"{_who(contact)} gain {100 * (value**2 - 1):.1f} % of the energy of approach"
-        return Evidence(log_p=log_p, frames=contact.frames, about=about)
-    masses = 1.0
-    if len(contact.sides) == 2:
-        ratio = _log_mass_ratio(contact)
-        if ratio is None or any(tracks.fold[s.item] == 0 for s in contact.sides):
-            return None
-        masses = float(np.exp(ratio[0]))
-    spins, spin_variances, inertias = _spins(tracks, contact.sides)
-    weights = np.array([1.0, masses])[: len(contact.sides)]
+def _pair_gain(tracks: Tracks, contact: Contact) -> Evidence | None:
+    """Gain of kinetic energy of two objects that collide, in terms of the first one's mass."""
+    ratio = _log_mass_ratio(contact)
+    spins = [_Spin.of(tracks, s.item, f) for s in contact.sides for f in (s.before, s.after)]
+    if ratio is None or any(s is None for s in spins):
+        return None
+    known = np.array([(s.value, s.variance, s.inertia) for s in spins if s is not None]).reshape(2, 2, 3)
+    weights = np.array([1.0, np.exp(ratio[0])])
 
     def total(velocity: np.ndarray, spin: np.ndarray) -> float:
-        kinetic = np.sum(velocity**2, axis=-1) + inertias[:, None] * spin**2
+        kinetic = np.sum(velocity**2, axis=-1) + known[:, :, 2] * spin**2
         return float(0.5 * weights @ (kinetic[:, 1] - kinetic[:, 0]))
 
-    gain = total(contact.velocities, spins)
-    sigma = _propagated(total, contact.velocities, contact.variances, spins, spin_variances)
+    gain = total(contact.velocities, known[:, :, 0])
+    sigma = _propagated(total, contact.velocities, contact.variances, known[:, :, 0], known[:, :, 1])
     about = f"{_who(contact)} gain {gain:.3f} px²/frame² of kinetic energy per unit mass"
     return Evidence(log_p=log_p_above(gain, sigma), frames=contact.frames, about=about)
 
 
-def _spins(tracks: Tracks, sides: tuple[Side, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Angular velocities (S, 2) before and after, their variances, and moments of inertia over mass (S,)."""
-    spin, variance = np.zeros((len(sides), 2)), np.zeros((len(sides), 2))
-    inertia_over_mass = np.zeros(len(sides))
-    for s, side in enumerate(sides):
-        k = side.item
+def _gains_alone(found: Motion, k: int) -> list[Evidence]:
+    """Tests of each flight's energy against the most that the object had since it last met another object."""
+    enough = MIN_FIT if found.gravity is None else MIN_FLIGHT
+    evidence: list[Evidence] = []
+    most: tuple[float, float] | None = None
+    last_frame = 0
+    for piece in (p for p in found.pieces if p.item == k):
+        met = bool(found.near.objects[last_frame : piece.start, k].any())
+        unseen = not found.tracks.seen[last_frame : piece.start, k].all()
+        if met or unseen:
+            most = None
+        interrupted = not found.near.free[last_frame : piece.start, k].all()
+        last_frame = piece.stop - 1
+        own = _energy(found, piece) if len(piece) >= enough else None
+        if own is None:
+            continue
+        if most is not None and interrupted:
+            gain, sigma = own[0] - most[0], float(np.sqrt(own[1] + most[1]))
+            about = f"object {k + 1} gains {gain:.3f} px²/frame² per unit mass at a contact"
+            frames = tuple(range(max(piece.start - 2, 0), piece.start + 1))
+            evidence.append(Evidence(log_p=log_p_above(gain, sigma), frames=frames, about=about))
+        if most is None or own[0] > most[0]:
+            most = own
+    return evidence
+
+
+def _energy(found: Motion, piece: Flight) -> tuple[float, float] | None:
+    """Mechanical energy per unit mass in a flight, and its variance; None where the spin is too fast to be read."""
+    spin = _Spin.of(found.tracks, piece.item, piece)
+    if spin is None:
+        return None
+    gravity = np.zeros(2) if found.gravity is None else found.gravity.value
+    path = fit(piece.times, piece.points, piece.sigma, found.gravity)
+    middle, covariance = path.at(float(piece.times.mean()))
+    velocity, variance = middle[1], float(covariance[1, 1])
+    value = 0.5 * float(velocity @ velocity) - float(gravity @ middle[0]) + 0.5 * spin.inertia * spin.value**2
+    error = float(velocity @ velocity) * variance + variance**2 + (spin.inertia * spin.value) ** 2 * spin.variance
+    if found.gravity is not None:
+        # Height is compared within the frame; an error of gravity acts over at most its size.
+        error += (found.gravity.error * 0.5 * min(found.tracks.size)) ** 2
+    return value, error + float(gravity @ gravity) * float(covariance[0, 0])
+
+
+@dataclass(frozen=True)
+class _Spin:
+    """Angular velocity in rad/frame, its variance, and moment of inertia over mass in px²."""
+
+    value: float
+    variance: float
+    inertia: float
+
+    @classmethod
+    def of(cls, tracks: Tracks, k: int, flight: Flight) -> "_Spin | None":
+        """In a flight; no rotation for round objects, and None where it may be too fast for the frame rate."""
+        if tracks.fold[k] == 0:
+            return cls(0.0, 0.0, 0.0)
         spread = tracks.spread_px2[tracks.whole[:, k], k]
-        inertia_over_mass[s] = float(np.median(np.trace(spread, axis1=1, axis2=2)))
-        for i, flight in enumerate((side.before, side.after)):
-            turn = tracks.turn_rad[flight.times.astype(int), k]
-            s_t = flight.times - flight.times.mean()
-            spread_t = float(s_t @ s_t)
-            spin[s, i] = float(s_t @ turn) / spread_t
-            rest = turn - turn.mean() - spin[s, i] * s_t
-            # An angle is known about as well as the centroid divided by the radius of gyration.
-            expected = float(tracks.noise_px[k]) / np.sqrt(inertia_over_mass[s])
-            noise = np.hypot(expected, np.sqrt(np.mean(rest**2)))
-            variance[s, i] = noise**2 / spread_t
-    return spin, variance, inertia_over_mass
+        inertia = float(np.median(np.trace(spread, axis1=1, axis2=2)))
+        turn = tracks.turn_rad[flight.times.astype(int), k]
+        s = flight.times - flight.times.mean()
+        value = float(s @ turn) / float(s @ s)
+        # A square turned by a quarter looks the same: beyond half of that the direction is lost.
+        if abs(value) > ALIAS_SHARE * np.pi / tracks.fold[k]:
+            return None
+        rest = turn - turn.mean() - value * s
+        # An angle is known about as well as the centroid divided by the radius of gyration.
+        noise = np.hypot(float(tracks.noise_px[k]) / np.sqrt(inertia), np.sqrt(np.mean(rest**2)))
+        return cls(value, float(noise**2 / (s @ s)), inertia)
 
 
 def _propagated(
@@ -300,7 +347,7 @@ def _slides(found: Motion, k: int) -> list[np.ndarray]:
     apart = np.where(np.eye(len(tracks), dtype=bool), np.inf, around.between_px)[:, k].min(axis=-1)
     on_scenery = (around.scenery_px[:, k] <= TOUCH_PX) & (around.normal[:, k] @ -down > np.cos(LEVEL_RAD))
     below = int(np.argmax([0.0, 0.0, -down[1], down[1]])) if abs(down[1]) > np.cos(LEVEL_RAD) else None
-    on_border = np.zeros(len(apart), bool) if below is None else around.border_px[:, k, below] <= TOUCH_PX
+    on_border = np.zeros(len(apart), bool) if below is None else tracks.border_px[:, k, below] <= TOUCH_PX
     # Objects that stand on the frame's border count as whole where no area is missing.
     whole = tracks.seen[:, k] & ((tracks.whole[:, k] & on_scenery) | (on_border & ~on_scenery & _complete(tracks, k)))
     sliding = whole & (apart > 2.0 * TOUCH_PX)

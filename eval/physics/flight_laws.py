@@ -5,7 +5,7 @@ import numpy as np
 from eval.clip import Clip
 from eval.physics.agent import Agent
 from eval.physics.evidence import Evidence, log_p_above, log_p_chi2
-from eval.physics.flights import MIN_FIT, Flight, common, fit
+from eval.physics.flights import MIN_FIT, Flight, Gravity, common, fit
 from eval.physics.motion import Break, Motion, motion
 from eval.physics.verdict import UNIT, verdict
 from eval.score import Measurement, Unmeasurable, evaluator
@@ -48,48 +48,53 @@ def inertia(clip: Clip, *, agent: Agent = "auto") -> Measurement:
 
 @evaluator("constant_acceleration", suite="physics", unit=UNIT, better="lower")
 def constant_acceleration(clip: Clip, *, agent: Agent = "auto") -> Measurement:
-    """In flight an object's acceleration stays the same from beginning to end."""
+    """What falls freely falls the same way from the beginning of the clip to its end.
+
+    For every moment, the common acceleration of all flights before it is compared with that of all flights after it;
+    flights that cross the moment count on both sides.
+    """
     found = motion(clip, agent)
-    _need_flights(found)
-    breaks = [b for b in found.breaks if min(b.index, len(b.flight) - b.index) >= MIN_FIT]
-    if not breaks:
-        raise Unmeasurable("insufficient", "no flight is long enough on both sides of its likeliest break")
-    evidence = [
-        _of_break(
-            b, b.acceleration_log_p, f"changes acceleration by {np.linalg.norm(b.acceleration_change):.4f} px/frame²"
-        )
-        for b in breaks
-    ]
-    return verdict(evidence, len(clip), found.coverage([b.flight for b in breaks]))
+    evidence: list[Evidence] = []
+    for t in range(MIN_FIT, len(clip) - MIN_FIT + 1):
+        before, after = (_common_between(found, *span) for span in ((0, t), (t, len(clip))))
+        if before is None or after is None:
+            continue
+        change = after.value - before.value
+        log_p = float(log_p_chi2(change @ change / (before.error**2 + after.error**2), 2))
+        about = f"free fall changes by {np.linalg.norm(change):.4f} px/frame²"
+        evidence.append(Evidence(log_p=log_p, frames=(t - 1, t), about=about))
+    if not evidence:
+        raise Unmeasurable("insufficient", "at no moment are there flights of four frames before and after")
+    return verdict(evidence, len(clip), found.coverage([f for f in found.flights if len(f) >= MIN_FIT]))
 
 
 @evaluator("equal_gravity", suite="physics", unit=UNIT, better="lower")
 def equal_gravity(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     """All objects fall alike, whatever their mass, and in every flight (the weak principle of equivalence).
 
-    Each flight's acceleration is compared with the weighted median of all others.
+    Each flight's acceleration is compared with what the others share.
     """
     found = motion(clip, agent)
-    pieces = [p for p in found.pieces if len(p) >= MIN_FIT + 1]
-    if len(pieces) < 2:
-        raise Unmeasurable("insufficient", f"{len(pieces)} flights of at least {MIN_FIT + 1} frames; two are compared")
-    fits = [fit(p.times, p.points, p.sigma) for p in pieces]
-    values = np.array([f.state[2] for f in fits])
-    variances = np.array([f.covariance[2, 2] for f in fits])
-    evidence = []
-    for i, piece in enumerate(pieces):
-        shared = common(np.delete(values, i, axis=0), np.delete(variances, i))
-        apart = values[i] - shared.value
-        log_p = float(log_p_chi2(apart @ apart / (variances[i] + shared.error**2), 2))
-        about = f"object {piece.item + 1} falls differently by {np.linalg.norm(apart):.4f} px/frame²"
-        evidence.append(Evidence(log_p=log_p, frames=tuple(range(piece.start, piece.stop)), about=about))
-    spread = {} if found.gravity is None else {"gravity_px_per_frame2": found.gravity.value}
-    return verdict(evidence, len(clip), found.coverage(pieces), **spread)
+    compared = _compared(found)
+    evidence = [
+        Evidence(
+            log_p=float(log_p_chi2(apart @ apart / variance, 2)),
+            frames=tuple(range(piece.start, piece.stop)),
+            about=f"object {piece.item + 1} falls differently by {np.linalg.norm(apart):.4f} px/frame²",
+        )
+        for piece, apart, variance, _ in compared
+    ]
+    gravity = {} if found.gravity is None else {"gravity_px_per_frame2": found.gravity.value}
+    return verdict(evidence, len(clip), found.coverage([c[0] for c in compared]), **gravity)
 
 
 @evaluator("support", suite="physics", unit=UNIT, better="lower")
 def support(clip: Clip, *, agent: Agent = "auto") -> Measurement:
-    """Nothing hovers: what touches nothing does not stay in place while other things fall."""
+    """Nothing hovers: what touches nothing falls no slower than other things do.
+
+    One-sided along gravity. Two tests: each flight against what the others share, and every stretch of a flight in
+    which an object stays in place against gravity.
+    """
     found = motion(clip, agent)
     gravity = found.gravity
     if gravity is None:
@@ -97,21 +102,53 @@ def support(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     if np.linalg.norm(gravity.value) < GRAVITY_Z * gravity.error:
         raise Unmeasurable("inapplicable", "no gravity is seen, so things may stay where they are")
     evidence = []
+    for piece, apart, variance, shared in _compared(found):
+        down = shared / max(float(np.linalg.norm(shared)), 1e-12)
+        about = f"object {piece.item + 1} falls slower by {-apart @ down:.4f} px/frame²"
+        log_p = log_p_above(float(-apart @ down), float(np.sqrt(variance)))
+        evidence.append(Evidence(log_p=log_p, frames=tuple(range(piece.start, piece.stop)), about=about))
+    down = gravity.value / np.linalg.norm(gravity.value)
     for flight in found.flights:
         for first, last in _rests(flight):
             part = slice(first, last)
             own = fit(flight.times[part], flight.points[part], flight.sigma)
-            missing = gravity.value - own.state[2]
-            variance = own.covariance[2, 2] + gravity.error**2
-            about = f"object {flight.item + 1} hovers for {last - first} frames"
+            missing = float((gravity.value - own.state[2]) @ down)
+            log_p = log_p_above(missing, float(np.sqrt(own.covariance[2, 2] + gravity.error**2)))
             frames = tuple(int(t) for t in flight.times[part])
-            log_p = float(log_p_chi2(missing @ missing / variance, 2))
+            about = f"object {flight.item + 1} hovers for {last - first} frames"
             evidence.append(Evidence(log_p=log_p, frames=frames, about=about))
-    if not evidence:
-        flown = [f for f in found.flights if len(f) >= REST_FRAMES]
-        evidence = [Evidence(log_p=0.0, frames=(), about="nothing rests in mid-air")]
-        return verdict(evidence, len(clip), found.coverage(flown))
     return verdict(evidence, len(clip), found.coverage(list(found.flights)))
+
+
+def _common_between(found: Motion, start: int, stop: int) -> Gravity | None:
+    """What the flights share between two frames; None where no flight has four frames there."""
+    parts = []
+    for flight in found.flights:
+        inside = (flight.times >= start) & (flight.times < stop)
+        if inside.sum() >= MIN_FIT:
+            parts.append(fit(flight.times[inside], flight.points[inside], flight.sigma))
+    if not parts:
+        return None
+    return common([p.state[2] for p in parts], [p.covariance[2, 2] for p in parts])
+
+
+def _compared(found: Motion) -> list[tuple[Flight, np.ndarray, float, np.ndarray]]:
+    """Each flight, its acceleration less what the others share, the variance of that, and what they share.
+
+    Raises:
+        Unmeasurable: If there are not two flights to compare.
+    """
+    pieces = [p for p in found.pieces if len(p) >= MIN_FIT + 1]
+    if len(pieces) < 2:
+        raise Unmeasurable("insufficient", f"{len(pieces)} flights of at least {MIN_FIT + 1} frames; two are compared")
+    fits = [fit(p.times, p.points, p.sigma) for p in pieces]
+    values = np.array([f.state[2] for f in fits])
+    variances = np.array([f.covariance[2, 2] for f in fits])
+    result = []
+    for i, piece in enumerate(pieces):
+        shared = common(np.delete(values, i, axis=0), np.delete(variances, i))
+        result.append((piece, values[i] - shared.value, float(variances[i] + shared.error**2), shared.value))
+    return result
 
 
 def _need_flights(found: Motion) -> None:

@@ -10,12 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from eval.physics.evidence import log_p_chi2
 from eval.physics.tracks import Tracks
 
 # Both gaps beside an interval are read from whole pixels, each too large by up to one.
 GAP_ERROR_PX = 2.0
+# Edges towards the frame are read to a fraction of a pixel.
+EDGE_ERROR_PX = 0.8
 MIN_FIT = 4
 AGREEMENT_Z = 4.0
+# Flights that differ more significantly than this are two.
+JOIN_LOG_P = np.log(0.01)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +94,15 @@ def fit(times: np.ndarray, points: np.ndarray, sigma: float, gravity: Gravity | 
     """
     if len(times) < (3 if gravity is None else 2):
         raise ValueError(f"{len(times)} points do not fix a parabola")
-    t0 = float(times.mean())
+    t0 = float(times.sum() / len(times))
     s = times - t0
-    design = np.stack([np.ones_like(s), s, 0.5 * s * s], axis=1) / sigma
-    target = points / sigma
+    n = len(s)
+    design = np.zeros((n + (gravity is not None), 3))
+    target = np.empty((len(design), 2))
+    design[:n, 0], design[:n, 1], design[:n, 2] = 1.0 / sigma, s / sigma, s * s / (2.0 * sigma)
+    target[:n] = points / sigma
     if gravity is not None:
-        design = np.vstack([design, [0.0, 0.0, 1.0 / gravity.error]])
-        target = np.vstack([target, gravity.value / gravity.error])
+        design[n, 2], target[n] = 1.0 / gravity.error, gravity.value / gravity.error
     covariance = np.linalg.inv(design.T @ design)
     state = covariance @ (design.T @ target)
     return Parabola(
@@ -129,13 +136,18 @@ class Nearness:
 
 def nearness(tracks: Tracks) -> Nearness:
     """What may have touched what, interval by interval."""
-    step = np.linalg.norm(np.diff(tracks.centroid_px, axis=0), axis=-1)
-    way = _neighbours_max(np.where(np.isfinite(step), step, 0.0))
-    around = tracks.around
+    step = np.nan_to_num(np.diff(tracks.centroid_px, axis=0))
+    swing = _swing(tracks)
+    around, edge = tracks.around, tracks.border_px
+    way = _neighbours_max(np.linalg.norm(step, axis=-1)) + swing
     scenery = around.scenery_px[:-1] + around.scenery_px[1:] <= way + GAP_ERROR_PX
-    border = around.border_px[:-1] + around.border_px[1:] <= way[..., None] + GAP_ERROR_PX
+    # Towards a side of the frame only motion across it counts, between two objects only relative motion.
+    across = _neighbours_max(np.abs(step))[..., [0, 0, 1, 1]] + swing[..., None]
+    # Not seen (NaN) is not near; such intervals are not free for want of wholeness.
+    border = edge[:-1] + edge[1:] <= across + EDGE_ERROR_PX
+    relative = _neighbours_max(np.linalg.norm(step[:, :, None] - step[:, None, :], axis=-1))
     between = around.between_px[:-1] + around.between_px[1:]
-    objects = between <= way[:, :, None] + way[:, None, :] + GAP_ERROR_PX
+    objects = between <= relative + swing[:, :, None] + swing[:, None, :] + GAP_ERROR_PX
     objects &= ~np.eye(len(tracks), dtype=bool)
     whole = tracks.whole[:-1] & tracks.whole[1:]
     free = whole & ~scenery & ~border.any(axis=-1) & ~objects.any(axis=-1)
@@ -143,7 +155,10 @@ def nearness(tracks: Tracks) -> Nearness:
 
 
 def flights(tracks: Tracks, near: Nearness) -> list[Flight]:
-    """All free flights of at least two frames, by object and time."""
+    """All free flights of at least two frames, by object and time.
+
+    Flights of one object that continue each other, after passing near something or behind it, are one.
+    """
     found = []
     for k in range(len(tracks)):
         padded = np.concatenate([[False], near.free[:, k], [False]])
@@ -152,7 +167,29 @@ def flights(tracks: Tracks, near: Nearness) -> list[Flight]:
             times = np.arange(first, last + 1)
             points = tracks.centroid_px[times, k]
             found.append(Flight(item=k, times=times.astype(float), points=points, sigma=float(tracks.noise_px[k])))
-    return found
+    return _joined(found)
+
+
+def _joined(found: list[Flight]) -> list[Flight]:
+    joined: list[Flight] = []
+    for flight in found:
+        last = joined[-1] if joined else None
+        if last is None or last.item != flight.item or not _continues(last, flight):
+            joined.append(flight)
+            continue
+        times, points = np.concatenate([last.times, flight.times]), np.concatenate([last.points, flight.points])
+        joined[-1] = Flight(item=flight.item, times=times, points=points, sigma=flight.sigma)
+    return joined
+
+
+def _continues(a: Flight, b: Flight) -> bool:
+    """Whether one parabola fits both flights as well as two; never so for two flights too short to tell."""
+    if max(len(a), len(b)) <= MIN_FIT:
+        return False
+    times, points = np.concatenate([a.times, b.times]), np.concatenate([a.points, b.points])
+    apart = [fit(f.times, f.points, f.sigma).chi2 if len(f) >= 3 else 0.0 for f in (a, b)]
+    extra = fit(times, points, a.sigma).chi2 - sum(apart)
+    return bool(log_p_chi2(max(extra, 0.0), 2 * min(len(a), len(b), 3)) > JOIN_LOG_P)
 
 
 def pooled_gravity(found: list[Flight]) -> Gravity | None:
@@ -175,6 +212,23 @@ def common(values: ArrayLike, variances: ArrayLike) -> Gravity:
         agree = np.ones(len(weights), bool)
     value = np.average(stacked[agree], axis=0, weights=weights[agree])
     return Gravity(value=value, error=float(1.0 / np.sqrt(weights[agree].sum())))
+
+
+def _swing(tracks: Tracks) -> np.ndarray:
+    """(T-1, N): how much further than in either frame a turning object may reach within an interval, in pixels."""
+    swing = np.zeros((len(tracks.seen) - 1, len(tracks)))
+    for k in np.flatnonzero(tracks.fold > 0):
+        inertia = np.trace(tracks.spread_px2[tracks.whole[:, k], k], axis1=1, axis2=2)
+        if len(inertia) == 0:
+            continue
+        # The corner of a square with this moment of inertia; no outline varies in reach by more than half of that.
+        corner = float(np.sqrt(3.0 * np.median(inertia)))
+        turn = np.abs(np.diff(tracks.turn_rad[:, k]))
+        turn = np.where(np.isfinite(turn), turn, np.inf)
+        padded = np.concatenate([turn[:1], turn, turn[-1:]])
+        most = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
+        swing[:, k] = np.minimum(corner * most, corner)
+    return swing
 
 
 def _neighbours_max(step: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from eval.clip import Clip
 from eval.physics.evidence import Evidence, log_p_above, log_p_either
-from eval.physics.tracks import Tracks, planar_track
+from eval.physics.tracks import BORDER_ERROR_PX, Tracks, planar_track
 from eval.physics.verdict import UNIT, verdict
 from eval.score import Measurement, Unmeasurable, evaluator
 
@@ -16,7 +16,7 @@ from eval.score import Measurement, Unmeasurable, evaluator
 # second moment over area, departure from round.
 SHAPE_FLOORS = np.array([0.006, 0.0012, 0.012, 0.012, 0.012, 0.012])
 FEATURES = ("area", "spread", "one-fold outline", "two-fold outline", "three-fold outline", "four-fold outline")
-COLOUR_FLOOR_LEVELS = 5.0
+COLOUR_FLOOR_LEVELS = 2.0
 # Standard deviation of an area where three colours meet on the rim: a share of it, and a pixel.
 AREA_SHARE, AREA_PX = 0.04, 1.0
 MIN_SIDE = 2
@@ -60,8 +60,14 @@ def permanence(clip: Clip) -> Measurement:
     """
     tracks = planar_track(clip)
     evidence: list[Evidence] = []
+    usual = [_usual_area(tracks, k) for k in range(len(tracks))]
     for k in range(len(tracks)):
         evidence += _absences(tracks, k)
+        apart = np.flatnonzero(tracks.whole[:, k] & (tracks.around.gap_px[:, k] > 1.5))
+        if len(apart) > 0:
+            sigma = float(np.hypot(AREA_PX, AREA_SHARE * usual[k]))
+            about = f"object {k + 1} changes its amount in view (px²)"
+            evidence += _changes(tracks.area_px[apart, k], sigma, apart, about)
         frames = np.flatnonzero(np.isfinite(tracks.colour[:, k, 0]))
         for c, channel in enumerate(("red", "green", "blue")):
             about = f"object {k + 1} changes colour ({channel})"
@@ -105,7 +111,8 @@ def _changes(values: np.ndarray, floor: float, frames: np.ndarray, about: str) -
     total = np.concatenate([[0.0], np.cumsum(values)])
     for at in range(MIN_SIDE, n - MIN_SIDE + 1):
         before, after = total[at] / at, (total[n] - total[at]) / (n - at)
-        sigma = np.sqrt(noise**2 * (1.0 / at + 1.0 / (n - at)) + 2.0 * floor**2)
+        # Errors that vary slowly do not average out: the floor, and a part of the noise.
+        sigma = np.sqrt(noise**2 * (1.0 / at + 1.0 / (n - at) + 0.5) + 2.0 * floor**2)
         yield Evidence(
             log_p=log_p_either(after - before, float(sigma)),
             frames=(int(frames[at - 1]), int(frames[at])),
@@ -126,7 +133,9 @@ def _meeting(tracks: Tracks, k: int, j: int) -> np.ndarray:
     touching = tracks.seen[:, k] & tracks.seen[:, j] & (around.between_px[:, k, j] <= 1.0)
     clear = np.ones(len(touching), bool)
     for item in (k, j):
-        clear &= (around.border_px[:, item].min(axis=-1) > 0.5) & (around.scenery_px[:, item] > 1.5)
+        clear &= (np.nan_to_num(tracks.border_px[:, item].min(axis=-1)) > BORDER_ERROR_PX) & (
+            around.scenery_px[:, item] > 1.5
+        )
         others = np.delete(around.between_px[:, item], [k, j], axis=1)
         clear &= others.min(axis=1, initial=np.inf) > 1.5
     return np.flatnonzero(touching & clear)
@@ -185,7 +194,8 @@ def _hidden_share(tracks: Tracks, k: int, t: int, step: int, usual: float) -> fl
 def _covers(tracks: Tracks, k: int, t: int, usual: float) -> np.ndarray:
     """(H, W) bool: what can hide object k at frame t."""
     scenery = tracks.around.scenery
-    covers = tracks.around.clutter[t].copy() if scenery is None else scenery | tracks.around.clutter[t]
+    # Clutter does not count: what fades out of its label would hide behind itself.
+    covers = np.zeros(tracks.size, bool) if scenery is None else scenery.copy()
     for j in range(len(tracks)):
         if j != k and tracks.seen[t, j] and tracks.area_px[t, j] > COVER_RATIO * usual:
             covers |= tracks.labels[t] == j + 1

@@ -8,6 +8,8 @@ import numpy as np
 # Two colours closer than this (RGB, 0-255 levels) do not tell how much of a pixel each covers.
 MIN_CONTRAST = 30.0
 MIN_INNER_PX = 4
+# Less of a pixel than this is noise, not the object's edge.
+MIN_COVER = 0.1
 # A fold's moment must exceed its own noise over frames this many times to count as orientation.
 ROUND_BELOW = 0.04
 _SQUARE = np.ones((3, 3), np.uint8)
@@ -19,6 +21,7 @@ class Moments:
 
     seen: np.ndarray
     centroid_px: np.ndarray
+    extent_px: np.ndarray
     area_px: np.ndarray
     spread_px2: np.ndarray
     turn_rad: np.ndarray
@@ -39,6 +42,7 @@ def read(frames: np.ndarray, labels: np.ndarray, number: int, scene: np.ndarray)
     num_frames = len(frames)
     seen = np.zeros((num_frames, number), bool)
     centroid = np.full((num_frames, number, 2), np.nan)
+    extent = np.full((num_frames, number, 4), np.nan)
     area = np.full((num_frames, number), np.nan)
     spread = np.full((num_frames, number, 2, 2), np.nan)
     harmonic = np.full((num_frames, number, 4), np.nan, complex)
@@ -51,6 +55,7 @@ def read(frames: np.ndarray, labels: np.ndarray, number: int, scene: np.ndarray)
         for k in present:
             cover, x, y = _coverage(frames[t], labels[t], k, colour[t], scene)
             seen[t, k] = True
+            extent[t, k] = _extent(cover, x, y)
             area[t, k] = cover.sum()
             mean = np.array([(cover * x).sum(), (cover * y).sum()]) / area[t, k]
             dx, dy = x - mean[0], y - mean[1]
@@ -60,7 +65,7 @@ def read(frames: np.ndarray, labels: np.ndarray, number: int, scene: np.ndarray)
             harmonic[t, k] = _harmonics(cover, dx + 1j * dy)
     colour[~pure] = np.nan
     turn, fold = _orientation(harmonic)
-    return Moments(seen, centroid, area, spread, turn, fold, np.abs(harmonic), colour)
+    return Moments(seen, centroid, extent, area, spread, turn, fold, np.abs(harmonic), colour)
 
 
 def _inner_colour(frame: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -99,6 +104,15 @@ def _coverage(
     cover[rim] = np.where(contrast >= MIN_CONTRAST**2, np.clip(share, 0.0, 1.0), cover[rim])
     y, x = np.mgrid[cut]
     return cover, x + 0.5, y + 0.5
+
+
+def _extent(cover: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Left, right, top and bottom edge (4,) to a fraction of a pixel: the outermost lines count as far as covered."""
+    across, down = cover.max(axis=0), cover.max(axis=1)
+    columns, rows = np.flatnonzero(across > MIN_COVER), np.flatnonzero(down > MIN_COVER)
+    left, right = x[0, columns[0]] + 0.5 - across[columns[0]], x[0, columns[-1]] - 0.5 + across[columns[-1]]
+    top, bottom = y[rows[0], 0] + 0.5 - down[rows[0]], y[rows[-1], 0] - 0.5 + down[rows[-1]]
+    return np.array([left, right, top, bottom])
 
 
 def _harmonics(cover: np.ndarray, z: np.ndarray) -> np.ndarray:

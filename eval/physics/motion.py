@@ -14,6 +14,7 @@ from eval.physics.tracks import ClipKey, Tracks, planar_track
 from eval.score import Unmeasurable
 
 MIN_SIDE = 2
+LONG_FLIGHT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,6 @@ class Break:
         jump_px: How far they stay apart.
         velocity_log_p: That the velocity is the same on both sides.
         velocity_change: (2,) in px/frame.
-        acceleration_log_p: That the acceleration is; 0 where a side is too short to tell.
-        acceleration_change: (2,) in px/frame².
     """
 
     flight: Flight
@@ -41,8 +40,6 @@ class Break:
     jump_px: float
     velocity_log_p: float
     velocity_change: np.ndarray
-    acceleration_log_p: float
-    acceleration_change: np.ndarray
 
     @property
     def frame(self) -> int:
@@ -110,69 +107,65 @@ def _read(clip: Clip, agent: Agent) -> Motion:
     driven = agent_of(clip, tracks, agent)
     near = nearness(tracks)
     found = [f for f in flights(tracks, near) if f.item != driven]
-    breaks = [b for b in map(strongest_break, found) if b is not None]
-    pieces = [p for f in found for p in _pieces(f)]
-    moving = [p for p in pieces if not _rests(p)]
+    # Long flights tell gravity; with it, short ones can be judged too.
+    cut = [p for f in found for p in pieces(f, None)]
+    gravity = pooled_gravity([p for p in cut if not _rests(p)]) or pooled_gravity(cut)
+    breaks = [b for f in found if (b := strongest_break(f, gravity)) is not None]
     return Motion(
         tracks=tracks,
         agent=driven,
         near=near,
         flights=tuple(found),
         breaks=tuple(breaks),
-        pieces=tuple(pieces),
-        gravity=pooled_gravity(moving) or pooled_gravity(pieces),
+        pieces=tuple(p for f in found for p in pieces(f, gravity)),
+        gravity=gravity,
         frames=len(clip),
     )
 
 
-def strongest_break(flight: Flight) -> Break | None:
+def strongest_break(flight: Flight, gravity: Gravity | None = None) -> Break | None:
     """Scans a flight for the moment where two parabolas fit it most significantly better than one.
 
-    A side with fewer than three points cannot hold a parabola of its own: there the test is whether the other side's
-    parabola predicts those points.
+    Args:
+        flight: At least six points, or four with `gravity`; shorter ones have no break (None).
+        gravity: Enters the fits of flights shorter than `LONG_FLIGHT`.
     """
     n = len(flight)
-    if n < MIN_FIT + MIN_SIDE:
+    prior = gravity if n < LONG_FLIGHT else None
+    if n < (MIN_FIT + MIN_SIDE if prior is None else 2 * MIN_SIDE):
         return None
-    whole = fit(flight.times, flight.points, flight.sigma)
+    whole = fit(flight.times, flight.points, flight.sigma, prior)
     best: tuple[float, int] | None = None
-    best_inside: tuple[float, int] | None = None
     for k in range(MIN_SIDE, n - MIN_SIDE + 1):
-        sides = [s for s in (slice(0, k), slice(k, n)) if len(flight.times[s]) >= 3]
-        chi2 = sum(fit(flight.times[s], flight.points[s], flight.sigma).chi2 for s in sides)
-        extra = 6 if len(sides) == 2 else 2 * MIN_SIDE
+        sides = [s for s in (slice(0, k), slice(k, n)) if prior is not None or len(flight.times[s]) >= 3]
+        chi2 = sum(fit(flight.times[s], flight.points[s], flight.sigma, prior).chi2 for s in sides)
+        # A side of two points cannot hold a parabola: there the other side's must predict them.
+        extra = 2 * MIN_SIDE if prior is not None or len(sides) == 1 else 6
         log_p = float(log_p_chi2(max(whole.chi2 - chi2, 0.0), extra))
         if best is None or log_p < best[0]:
             best = log_p, k
-        if min(k, n - k) >= MIN_FIT and (best_inside is None or log_p < best_inside[0]):
-            best_inside = log_p, k
     assert best is not None
-    tests = n - 2 * MIN_SIDE + 1
-    insignificant = corrected(best[0], tests) > np.log(ALPHA)
-    # Among moments that noise alone tells apart, prefer one at which the acceleration can be compared too.
-    chosen = best_inside if insignificant and best_inside is not None else best
-    return _judge(flight, chosen[1], tests, chosen[0])
+    return _judge(flight, best[1], n - 2 * MIN_SIDE + 1, best[0], prior)
 
 
-def _judge(flight: Flight, k: int, tests: int, log_p: float) -> Break:
-    """Splits what happens at a break into a jump, a change of velocity and a change of acceleration."""
+def _judge(flight: Flight, k: int, tests: int, log_p: float, prior: Gravity | None) -> Break:
+    """Splits what happens at a break into a jump and a change of velocity."""
     before, after = flight.times[:k], flight.times[k:]
-    long_side = slice(0, k) if len(before) >= len(after) else slice(k, None)
-    main = fit(flight.times[long_side], flight.points[long_side], flight.sigma)
-    shared = Gravity(value=main.state[2], error=float(np.sqrt(main.covariance[2, 2])))
-    sides = []
-    for times, points in ((before, flight.points[:k]), (after, flight.points[k:])):
-        sides.append(fit(times, points, flight.sigma, shared if len(times) < MIN_FIT else None))
-    pre, post = sides
+    if prior is None:
+        long_side = slice(0, k) if len(before) >= len(after) else slice(k, None)
+        main = fit(flight.times[long_side], flight.points[long_side], flight.sigma)
+        prior = Gravity(value=main.state[2], error=float(np.sqrt(main.covariance[2, 2])))
+    pre, post = (
+        fit(times, points, flight.sigma, prior if len(times) < MIN_FIT + 1 else None)
+        for times, points in ((before, flight.points[:k]), (after, flight.points[k:]))
+    )
     meeting = []
-    for tau in np.linspace(before[-1], after[0], 21):
+    for tau in np.linspace(before[-1], after[0], 11):
         (a, cov_a), (b, cov_b) = pre.at(tau), post.at(tau)
         meeting.append((float(np.sum((a[0] - b[0]) ** 2) / (cov_a[0, 0] + cov_b[0, 0])), tau))
     apart, tau = min(meeting)
     (a, cov_a), (b, cov_b) = pre.at(tau), post.at(tau)
-    change = b - a
-    variance = cov_a + cov_b
-    both_long = min(len(before), len(after)) >= MIN_FIT
+    change, variance = b - a, cov_a + cov_b
     return Break(
         flight=flight,
         index=k,
@@ -182,22 +175,18 @@ def _judge(flight: Flight, k: int, tests: int, log_p: float) -> Break:
         jump_px=float(np.linalg.norm(change[0])),
         velocity_log_p=corrected(float(log_p_chi2(change[1] @ change[1] / variance[1, 1], 2)), tests),
         velocity_change=change[1],
-        acceleration_log_p=corrected(float(log_p_chi2(change[2] @ change[2] / variance[2, 2], 2)), tests)
-        if both_long
-        else 0.0,
-        acceleration_change=change[2],
     )
 
 
-def _pieces(flight: Flight) -> Iterator[Flight]:
-    found = strongest_break(flight)
+def pieces(flight: Flight, gravity: Gravity | None) -> Iterator[Flight]:
+    """The flight cut at every break that passes `ALPHA`."""
+    found = strongest_break(flight, gravity)
     if found is None or found.log_p > np.log(ALPHA):
         yield flight
         return
     for part in (slice(0, found.index), slice(found.index, None)):
-        yield from _pieces(
-            Flight(item=flight.item, times=flight.times[part], points=flight.points[part], sigma=flight.sigma)
-        )
+        piece = Flight(item=flight.item, times=flight.times[part], points=flight.points[part], sigma=flight.sigma)
+        yield from pieces(piece, gravity)
 
 
 def _rests(piece: Flight) -> bool:

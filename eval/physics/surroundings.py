@@ -26,7 +26,6 @@ class Surroundings:
         between_px: (T, N, N) to each other object.
         scenery_px: (T, N) to scenery and clutter.
         normal: (T, N, 2) unit vector from the nearest scenery to the object, NaN where there is none.
-        border_px: (T, N, 4) to the left, right, top and bottom of the frame.
     """
 
     scene: np.ndarray
@@ -36,7 +35,6 @@ class Surroundings:
     between_px: np.ndarray
     scenery_px: np.ndarray
     normal: np.ndarray
-    border_px: np.ndarray
 
 
 def survey(frames: np.ndarray, labels: np.ndarray, number: int) -> Surroundings:
@@ -54,7 +52,7 @@ def survey(frames: np.ndarray, labels: np.ndarray, number: int) -> Surroundings:
     differs = np.abs(frames - scene).max(axis=-1)
     loud = max(THING_LEVELS, 5.0 * 1.4826 * float(np.median(differs[~occupied])) if (~occupied).any() else 0.0)
     clutter = np.stack([_drop_specks(m) for m in (differs > loud) & ~occupied])
-    between, scenery_px, normal, border = _distances(labels, number, scenery, clutter)
+    between, scenery_px, normal = _distances(labels, number, scenery, clutter)
     apart = np.where(np.eye(number, dtype=bool), FAR_PX, between)
     return Surroundings(
         scene=scene,
@@ -64,7 +62,6 @@ def survey(frames: np.ndarray, labels: np.ndarray, number: int) -> Surroundings:
         between_px=between,
         scenery_px=scenery_px,
         normal=normal,
-        border_px=border,
     )
 
 
@@ -110,21 +107,17 @@ def _drop_specks(mask: np.ndarray) -> np.ndarray:
 
 def _distances(
     labels: np.ndarray, number: int, scenery: np.ndarray | None, clutter: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    num_frames, height, width = labels.shape
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    num_frames = len(labels)
     between = np.full((num_frames, number, number), FAR_PX)
     to_scenery = np.full((num_frames, number), FAR_PX)
     normal = np.full((num_frames, number, 2), np.nan)
-    border = np.full((num_frames, number, 4), FAR_PX)
-    rows, columns = np.mgrid[0:height, 0:width]
     for t in range(num_frames):
         masks = {k: labels[t] == k + 1 for k in range(number)}
         masks = {k: m for k, m in masks.items() if m.any()}
         still = clutter[t] if scenery is None else (scenery & (labels[t] == 0)) | clutter[t]
         field = _field(still) if still.any() else None
         for k, mask in masks.items():
-            y, x = rows[mask], columns[mask]
-            border[t, k] = x.min(), width - 1 - x.max(), y.min(), height - 1 - y.max()
             if field is not None:
                 # Pixels next to objects are never clutter, so what touches an object seems one pixel further away.
                 to_scenery[t, k] = max(field[mask].min() - 1.0 - clutter[t].any(), 0.0)
@@ -134,7 +127,7 @@ def _distances(
                 for j, other in masks.items():
                     if j != k:
                         between[t, k, j] = max(own[other].min() - 1.0, 0.0)
-    return between, to_scenery, normal, border
+    return between, to_scenery, normal
 
 
 def _field(mask: np.ndarray) -> np.ndarray:

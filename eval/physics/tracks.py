@@ -23,6 +23,8 @@ from eval.score import Unmeasurable
 
 # What the rendering and the mixture model leave at best; third differences cannot see errors that vary slowly.
 NOISE_FLOOR_PX = 0.02
+# Error of an edge read from the outermost pixels.
+BORDER_ERROR_PX = 0.3
 MAX_TRUTH_OBJECTS = 64
 MAX_SIDE_PX = 256
 
@@ -48,6 +50,7 @@ class Tracks:
         seen: (T, N) bool; any pixel of the object is visible.
         whole: (T, N) bool; all of it is visible, so that its centroid and area mean what they say.
         centroid_px: (T, N, 2), NaN where not seen.
+        extent_px: (T, N, 4) left, right, top and bottom edge, NaN where not seen.
         area_px: (T, N) covered area, NaN where not seen.
         spread_px2: (T, N, 2, 2) second central moments of the covered area per unit area (moment of inertia over mass
             is their trace), NaN where not seen.
@@ -65,6 +68,7 @@ class Tracks:
     seen: np.ndarray
     whole: np.ndarray
     centroid_px: np.ndarray
+    extent_px: np.ndarray
     area_px: np.ndarray
     spread_px2: np.ndarray
     turn_rad: np.ndarray
@@ -80,6 +84,11 @@ class Tracks:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.labels.shape[1], self.labels.shape[2]
+
+    @property
+    def border_px(self) -> np.ndarray:
+        """(T, N, 4) distance from the left, right, top and bottom of the frame."""
+        return _border(self.extent_px, self.size)
 
     def __len__(self) -> int:
         return self.seen.shape[1]
@@ -142,12 +151,13 @@ def measure(frames: np.ndarray, labels: np.ndarray, source: str, scale: int = 1)
     steady = even_exposure(frames)
     around = survey(steady, labels, number)
     read = moments.read(steady, labels, number, around.scene)
-    whole = read.seen & _is_whole(read, around)
+    whole = read.seen & _is_whole(read, around, _border(read.extent_px, labels.shape[1:]))
     return Tracks(
         labels=labels,
         seen=read.seen,
         whole=whole,
         centroid_px=read.centroid_px,
+        extent_px=read.extent_px,
         area_px=read.area_px,
         spread_px2=read.spread_px2,
         turn_rad=read.turn_rad,
@@ -204,9 +214,15 @@ def _shrink(frames: np.ndarray, scale: int) -> np.ndarray:
     return np.stack([cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in cut])
 
 
-def _is_whole(read: moments.Moments, around: Surroundings) -> np.ndarray:
+def _border(extent: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    height, width = size
+    left, right, top, bottom = np.moveaxis(extent, -1, 0)
+    return np.stack([left, width - right, top, height - bottom], axis=-1)
+
+
+def _is_whole(read: moments.Moments, around: Surroundings, border: np.ndarray) -> np.ndarray:
     """(T, N): fully in view, and either apart from everything or as large as when apart."""
-    inside = around.border_px.min(axis=-1) > 0.5
+    inside = np.where(read.seen, border.min(axis=-1), 0.0) > BORDER_ERROR_PX
     apart = around.gap_px > 1.5
     whole = np.zeros(read.seen.shape, bool)
     for k in range(read.seen.shape[1]):
