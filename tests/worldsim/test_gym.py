@@ -1,0 +1,214 @@
+"""Learned worlds as Gymnasium environments: the contract, and batches equal to single environments."""
+
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+
+import worldsim  # noqa: F401 - registers worldsim:Dream-v0
+from worldsim.checkpoint import Checkpoint
+from worldsim.config import ModelConfig, TextConfig, TokenizerConfig
+from worldsim.errors import ActionError, ConfigError, StateError, UnknownNameError
+from worldsim.gym import SimulatorEnv, SimulatorVectorEnv
+from worldsim.simulator import Simulator
+from worldsim.spaces import action_dim
+from worldsim.tokenizer import build_tokenizer
+from worldsim.transformer import VideoDiT
+
+ACTION_SPACES = {
+    "discrete": spaces.Discrete(4),
+    "box": spaces.Box(-1, 1, (2,), np.float32),
+    "multi": spaces.MultiDiscrete([3, 2]),
+    "dict": spaces.Dict({"move": spaces.Box(-1, 1, (2,), np.float32), "jump": spaces.Discrete(2)}),
+    "none": None,
+}
+
+
+def simulator(kind: str = "discrete", *, stride: int = 1, size: int = 32) -> Simulator:
+    """A world with random weights, so that everything matters."""
+    torch.manual_seed(0)
+    space = ACTION_SPACES[kind]
+    dim = 0 if space is None else action_dim(space) * stride
+    tokenizer = build_tokenizer(TokenizerConfig(latent_channels=4, width=8, temporal_stride=stride))
+    model = VideoDiT(
+        ModelConfig(
+            latent_channels=4,
+            width=16,
+            depth=2,
+            heads=2,
+            window=3,
+            action_dim=dim,
+            text=TextConfig(buckets=32, slots=2),
+        )
+    )
+    for parameter in (*model.parameters(), *tokenizer.parameters()):
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    return Simulator(
+        Checkpoint(tokenizer=tokenizer, model=model, action_space=space, fps=10.0, frame_size=(size, size))
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*render_fps.*")
+@pytest.mark.parametrize("stride", [1, 4])
+@pytest.mark.parametrize("kind", sorted(ACTION_SPACES))
+def test_the_environment_keeps_gymnasiums_contract(kind: str, stride: int) -> None:
+    check_env(SimulatorEnv(simulator(kind, stride=stride), render_mode="rgb_array"), skip_render_check=False)
+
+
+def test_gym_make_gives_the_same_environment() -> None:
+    env = gym.make("worldsim:Dream-v0", checkpoint=simulator(), max_episode_steps=3)
+    env.reset(seed=0)
+    ends = [env.step(0)[2:4] for _ in range(3)]
+    assert ends[-1][1]
+    assert not ends[0][1]
+
+
+@pytest.mark.parametrize("kind", sorted(ACTION_SPACES))
+def test_environment_k_of_a_batch_equals_a_single_one(kind: str) -> None:
+    sim = never_ending(lambda: simulator(kind))
+    batch = SimulatorVectorEnv(3, sim, text="a red ball")
+    batch.action_space.seed(1)
+    frames, _ = batch.reset(seed=5)
+    singles = [SimulatorEnv(sim, text="a red ball") for _ in range(3)]
+    for k, env in enumerate(singles):
+        np.testing.assert_allclose(env.reset(seed=5 + k)[0], frames[k], atol=1)
+    for _ in range(5):
+        actions = batch.action_space.sample()
+        frames, rewards, *_ = batch.step(actions)
+        for k, env in enumerate(singles):
+            one = {n: a[k] for n, a in actions.items()} if kind == "dict" else actions[k]
+            frame, reward, *_ = env.step(one)
+            # uint8 frames may differ by rounding where float32 sums are ordered otherwise
+            np.testing.assert_allclose(frame.astype(int), frames[k], atol=1)
+            assert reward == pytest.approx(rewards[k], abs=1e-4)
+
+
+def ended_at(env: SimulatorVectorEnv, steps: int) -> list[tuple[np.ndarray, np.ndarray, dict]]:
+    env.reset(seed=0)
+    out = []
+    for _ in range(steps):
+        frames, _, terminated, truncated, info = env.step(np.zeros(env.num_envs, np.int64))
+        out.append((frames, terminated | truncated, info))
+    return out
+
+
+def never_ending(make: Callable[[], Simulator] = simulator) -> Simulator:
+    sim = make()
+    sim.model.outcome.mlp[-1].bias.data[1] = -1e4  # no termination, so that only the step limit ends episodes
+    return sim
+
+
+def test_next_step_autoreset_resets_one_step_later() -> None:
+    env = SimulatorVectorEnv(2, never_ending(), max_episode_steps=3, autoreset_mode="NextStep")
+    steps = ended_at(env, 5)
+    assert [bool(done.all()) for _, done, _ in steps] == [False, False, True, False, False]
+    assert [int(info["frame"][0]) for *_, info in steps] == [2, 3, 4, 1, 2]
+    assert env.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+
+
+def test_same_step_autoreset_gives_the_final_observation() -> None:
+    env = SimulatorVectorEnv(2, never_ending(), max_episode_steps=3, autoreset_mode=AutoresetMode.SAME_STEP)
+    steps = ended_at(env, 4)
+    frames, done, info = steps[2]
+    assert done.all()
+    assert int(info["frame"][0]) == 1
+    assert info["_final_obs"].all()
+    assert info["final_obs"][0].shape == frames[0].shape
+    assert int(info["final_info"]["frame"][0]) == 4
+    assert "final_obs" not in steps[3][2]
+
+
+def test_disabled_autoreset_wants_a_masked_reset() -> None:
+    env = SimulatorVectorEnv(2, never_ending(), max_episode_steps=2, autoreset_mode="Disabled")
+    ended_at(env, 2)
+    with pytest.raises(StateError, match="reset"):
+        env.step(np.zeros(2, np.int64))
+    before = env.state.frame.tolist()
+    env.reset(options={"reset_mask": np.array([True, False])})
+    assert env.state.frame.tolist() == [1, before[1]]
+
+
+def test_autoreset_agrees_with_gymnasiums_own_vectorisation() -> None:
+    sim = never_ending()
+    own = SimulatorVectorEnv(2, sim, max_episode_steps=3)
+    reference = gym.vector.SyncVectorEnv(
+        [lambda: gym.make("worldsim:Dream-v0", checkpoint=sim, max_episode_steps=3) for _ in range(2)]
+    )
+    own.reset(seed=7)
+    reference.reset(seed=7)
+    for step in range(8):
+        actions = np.array([step % 4, (step + 1) % 4])
+        mine, theirs = own.step(actions), reference.step(actions)
+        np.testing.assert_allclose(mine[0].astype(int), theirs[0], atol=1)
+        for a, b in zip(mine[2:4], theirs[2:4], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_state_brings_an_episode_back() -> None:
+    env = SimulatorEnv(simulator())
+    env.reset(seed=0)
+    env.step(1)
+    saved = env.state
+    first = [env.step(a)[0] for a in (2, 0, 3)]
+    frame, _ = env.reset(options={"state": saved})
+    again = [env.step(a)[0] for a in (2, 0, 3)]
+    np.testing.assert_array_equal(first, again)
+    assert frame.shape == first[0].shape
+
+
+def test_given_frames_start_the_episode() -> None:
+    env = SimulatorEnv(simulator())
+    given = np.random.default_rng(0).integers(0, 255, (4, 32, 32, 3), np.uint8)
+    frame, info = env.reset(options={"frames": given, "text": "a box"})
+    np.testing.assert_array_equal(frame, given[-1])
+    assert info == {"caption": "a box", "frame": 4}
+
+
+def test_render_gives_the_latest_frame() -> None:
+    env = SimulatorEnv(simulator(), render_mode="rgb_array")
+    frame, _ = env.reset(seed=0)
+    np.testing.assert_array_equal(env.render(), frame)
+
+
+def test_wrappers_of_gymnasium_work_unchanged() -> None:
+    env = gym.wrappers.FrameStackObservation(
+        gym.wrappers.GrayscaleObservation(gym.wrappers.ResizeObservation(SimulatorEnv(simulator()), (16, 16))), 3
+    )
+    assert env.reset(seed=0)[0].shape == (3, 16, 16)
+    assert env.step(0)[0].shape == (3, 16, 16)
+
+
+def test_ppo_trains_in_the_dream() -> None:
+    sb3 = pytest.importorskip("stable_baselines3")
+    env = gym.make("worldsim:Dream-v0", checkpoint=simulator(size=64), max_episode_steps=8)
+    agent = sb3.PPO("CnnPolicy", env, n_steps=16, batch_size=16, n_epochs=1, seed=0, device="cpu")
+    before = [p.detach().clone() for p in agent.policy.parameters()]
+    agent.learn(32)
+    assert agent.num_timesteps == 32
+    assert any(not torch.equal(a, b) for a, b in zip(before, agent.policy.parameters(), strict=True))
+
+
+def test_wrong_use_is_named() -> None:
+    env = SimulatorEnv(simulator())
+    with pytest.raises(StateError, match="reset"):
+        env.step(0)
+    env.reset(seed=0)
+    with pytest.raises(ActionError):
+        env.step(9)
+    with pytest.raises(UnknownNameError, match="'text'"):
+        env.reset(options={"txt": "a ball"})
+    with pytest.raises(ConfigError):
+        SimulatorVectorEnv(0, simulator())
+    batch = SimulatorVectorEnv(2, simulator())
+    with pytest.raises(StateError, match="seeds"):
+        batch.reset(seed=[1, 2, 3])
+    batch.reset(seed=0)
+    with pytest.raises(ActionError):
+        batch.step(np.zeros(3, np.int64))
+    with pytest.raises(StateError, match="environments"):
+        batch.reset(options={"state": env.state})
