@@ -12,10 +12,11 @@ from envs.captions import Detail, check_detail
 from envs.errors import ActionError, SceneError, UnknownNameError
 from envs.room.camera import world_from_camera
 from envs.room.captions import caption
+from envs.room.casting import Stage
 from envs.room.moves import ACTIONS, MOVES, TURN_RAD, displacement_m, turned
 from envs.room.paths import PATHS, script
 from envs.room.physics import World
-from envs.room.rendering import Picture, Renderer, Stage
+from envs.room.rendering import Picture, Renderer
 from envs.room.sampling import Factors, sample_room, sample_scene
 from envs.room.scene import EYE_HEIGHT_M, FRAME_S, WALKER_RADIUS_M, Scene
 from envs.room.staging import stage_of

@@ -8,12 +8,11 @@ is that of the pixel centre.
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from envs.room.camera import intrinsics, pixel_rays
-from envs.room.engine import mj
+from envs.room.casting import Hits, Stage, cast, irradiance, joined, reordered
 from envs.room.textures import FILTER_SIGMA_PX, NUM_SURFACES, Textures, cells, grain
 
 # A sub-pixel sample has half the spacing; this Gaussian keeps the filter's total variance that of a whole pixel.
@@ -22,38 +21,6 @@ _SUB_OFFSETS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
 
 _FACE_AXES = ((1, 2), (0, 2), (0, 1))
 """The two world axes that span the faces at right angles to x, y and z."""
-
-_SHADOW_EPS = 1e-6
-_SOLID_GROUPS = np.array([0, 1, 0, 0, 0, 0], np.uint8)
-"""MuJoCo geom groups that are drawn: solids are in group 1, walls and the walker in group 0."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Stage:
-    """What there is to draw, in arrays.
-
-    Attributes:
-        model, data: MuJoCo model and data with up-to-date kinematics; geoms of group 1 are drawn.
-        slot_of_geom: (ngeom,) int, object slot of each geom.
-        solid_geoms: (n,) int, the geoms of the solids.
-        room_m: (3,) length, width, height; the room spans [-L/2, L/2] x [-W/2, W/2] x [0, H].
-        lights_m: (L, 3) point lights.
-        light_power: Radiance scale of the sum of the lights.
-        textures: Their surfaces are the six faces, then the object slots.
-        room_shift_m: (3,) offset at which the room's textures are read; zero in a lawful world.
-        slot_shift_m: (N, 3) the same for the solids, in their own axes.
-    """
-
-    model: Any
-    data: Any
-    slot_of_geom: np.ndarray
-    solid_geoms: np.ndarray
-    room_m: np.ndarray
-    lights_m: np.ndarray
-    light_power: float
-    textures: Textures
-    room_shift_m: np.ndarray
-    slot_shift_m: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,16 +38,6 @@ class Picture:
     depth_m: np.ndarray
     segmentation: np.ndarray
     normals: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class _Hits:
-    """Where P rays meet the scene, components first: rays (3, P), depth (P,), surface (P,) int16, normal (3, P)."""
-
-    rays: np.ndarray
-    depth: np.ndarray
-    surface: np.ndarray
-    normal: np.ndarray
 
 
 class Renderer:
@@ -110,8 +67,8 @@ class Renderer:
         """
         height, width = self.size
         rotation, origin = world_from_camera[:3, :3], world_from_camera[:3, 3]
-        hits = _cast(stage, origin, rotation @ self._rays)
-        light, lit = _irradiance(stage, origin, hits)
+        hits = cast(stage, origin, rotation @ self._rays)
+        light, shadows = irradiance(stage, origin, hits)
         num = height * width
         picture = Picture(
             rgb=np.empty((height, width, 3), np.uint8),
@@ -121,12 +78,14 @@ class Renderer:
         )
         edge = np.zeros(0, np.int64)
         if self.antialias:
-            edge = np.flatnonzero(_edges((hits.surface * 8 + lit).reshape(height, width)))
+            edge = np.flatnonzero(_edges((hits.surface * 8 + shadows).reshape(height, width)))
         if len(edge):
             rays = self._rays[:, edge, None] + self._sub_offsets[:, None, :]
-            fine = _cast(stage, origin, rotation @ rays.reshape(3, -1))
-            fine_light, _ = _irradiance(stage, origin, fine)
-            hits, light = _joined(hits, fine), np.concatenate([light, fine_light])
+            fine = cast(stage, origin, rotation @ rays.reshape(3, -1))
+            # Where no neighbour is in shadow, no sub-pixel is looked for there either.
+            suspects = _grown((shadows > 0).reshape(height, width)).ravel()[edge]
+            fine_light, _ = irradiance(stage, origin, fine, np.repeat(suspects, len(_SUB_OFFSETS)))
+            hits, light = joined(hits, fine), np.concatenate([light, fine_light])
         order = np.argsort(hits.surface, kind="stable")
         if len(edge):
             needed = np.ones(len(light), bool)
@@ -134,7 +93,7 @@ class Renderer:
             order = order[needed[order]]
         sigma = np.where(order < num, np.float32(FILTER_SIGMA_PX), np.float32(_SUB_SIGMA_PX))
         radiance = np.zeros((3, len(light)), np.float32)
-        radiance[:, order] = _albedo(stage, origin, _sorted(hits, order), self._pixel_steps(rotation), sigma)
+        radiance[:, order] = _albedo(stage, origin, reordered(hits, order), self._pixel_steps(rotation), sigma)
         radiance *= light
         if len(edge):
             # Averaged after clipping: a pixel half covered by something overexposed is half overexposed.
@@ -148,111 +107,7 @@ class Renderer:
         return np.stack([rotation[:, 0] / self.K[0, 0], rotation[:, 1] / self.K[1, 1]])
 
 
-def _joined(first: _Hits, second: _Hits) -> _Hits:
-    return _Hits(
-        np.concatenate([first.rays, second.rays], axis=1),
-        np.concatenate([first.depth, second.depth]),
-        np.concatenate([first.surface, second.surface]),
-        np.concatenate([first.normal, second.normal], axis=1),
-    )
-
-
-def _sorted(hits: _Hits, order: np.ndarray) -> _Hits:
-    """Hits in another order and in single precision, which is enough for colour."""
-    rays, normal = (np.stack([row.astype(np.float32).take(order) for row in rows]) for rows in (hits.rays, hits.normal))
-    return _Hits(rays, hits.depth.astype(np.float32).take(order), hits.surface.take(order), normal)
-
-
-def _cast(stage: Stage, origin: np.ndarray, rays: np.ndarray) -> _Hits:
-    """Nearest surfaces along rays (3, P) from a point inside the room; the ray parameter is the depth."""
-    length, width, height = stage.room_m
-    low = np.array([-length / 2, -width / 2, 0.0]) - origin
-    high = np.array([length / 2, width / 2, height]) - origin
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = 1.0 / rays
-        # Inside a box the ray leaves each pair of faces where it is farther along; 0 * inf is a ray in the face itself.
-        reach = np.fmax(low[:, None] * inverse, high[:, None] * inverse)
-    depth = np.minimum(np.minimum(reach[0], reach[1]), reach[2])
-    surface = np.full(len(depth), 4, np.int16)
-    surface[reach[1] == depth] = 2
-    surface[reach[0] == depth] = 0
-    axis = surface >> 1
-    index = np.arange(len(depth))
-    positive = rays[axis, index] > 0.0
-    surface += positive
-    normal = np.zeros(rays.shape)
-    normal[axis, index] = 1.0 - 2.0 * positive
-    near, distance, geom, geom_normal = _cast_solids(stage, origin, rays)
-    keep = (geom >= 0) & (distance < depth[near])
-    near = near[keep]
-    depth[near], normal[:, near] = distance[keep], geom_normal[keep].T
-    surface[near] = NUM_SURFACES + stage.slot_of_geom[geom[keep]]
-    return _Hits(rays, depth, surface, normal)
-
-
-def _cast_solids(
-    stage: Stage, origin: np.ndarray, rays: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Casts the rays (3, P) that pass a bounding sphere: (index of the ray, distance, geom or -1, normal) of those."""
-    near = _near_solids(stage, origin, rays)
-    num = len(near)
-    geom, distance, normal = np.full(num, -1, np.int32), np.full(num, -1.0), np.zeros((num, 3))
-    if num:
-        mj.mj_multiRay(
-            stage.model,
-            stage.data,
-            pnt=np.ascontiguousarray(origin),
-            vec=rays[:, near].T.reshape(-1),
-            geomgroup=_SOLID_GROUPS,
-            flg_static=1,
-            bodyexclude=-1,
-            geomid=geom,
-            dist=distance,
-            normal=normal.reshape(-1),
-            nray=num,
-            cutoff=1e6,
-        )
-    return near, distance, geom, normal
-
-
-def _near_solids(stage: Stage, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
-    """Indices of the rays (3, P) that pass through the bounding sphere of any solid."""
-    if not len(stage.solid_geoms):
-        return np.zeros(0, np.int64)
-    solids = stage.solid_geoms
-    towards = stage.data.geom_xpos[solids] - origin
-    # Widened by more than the single precision of this test can err.
-    radius = stage.model.geom_rbound[solids] * 1.001 + 1e-4
-    reach = np.einsum("ni,ni->n", towards, towards) - radius**2
-    # A ray of direction d meets a sphere around c iff d·c >= |d| sqrt(|c|² - r²); from inside, every ray does.
-    bound = np.where(reach > 0.0, np.sqrt(np.maximum(reach, 0.0)), -1e9).astype(np.float32)
-    single = rays.astype(np.float32)
-    length = np.sqrt(np.einsum("ip,ip->p", single, single))
-    along = (towards.astype(np.float32) @ single) / length
-    return np.flatnonzero((along >= bound[:, None]).any(axis=0))
-
-
-def _irradiance(stage: Stage, origin: np.ndarray, hits: _Hits) -> tuple[np.ndarray, np.ndarray]:
-    """Light (P,) float32 arriving where rays hit, and the bit mask (P,) int16 of the lights that reach there."""
-    # The ambient part stands for light that walls and floor return: upward faces get most, the ceiling a little less.
-    total = (0.42 + 0.04 * hits.normal[2]).astype(np.float32)
-    lit = np.zeros(len(total), np.int16)
-    points = hits.depth * hits.rays
-    for index, light in enumerate(stage.lights_m):
-        beam = points + (origin - light)[:, None]
-        squared = np.einsum("ip,ip->p", beam, beam)
-        # Half of an inverse square law: constant exposure has to hold from corner to corner.
-        strength = -np.einsum("ip,ip->p", beam, hits.normal) / (np.sqrt(squared) * (1.0 + 0.06 * squared))
-        facing = np.flatnonzero(strength > 0.0)
-        near, distance, geom, _ = _cast_solids(stage, light, beam[:, facing])
-        shaded = facing[near[(geom >= 0) & (distance < 1.0 - _SHADOW_EPS)]]
-        strength[shaded] = 0.0
-        lit[strength > 0.0] |= 1 << index
-        total += (np.maximum(strength, 0.0) * (stage.light_power / len(stage.lights_m))).astype(np.float32)
-    return total, lit
-
-
-def _albedo(stage: Stage, origin: np.ndarray, hits: _Hits, pixel_steps: np.ndarray, sigma_px: np.ndarray) -> np.ndarray:
+def _albedo(stage: Stage, origin: np.ndarray, hits: Hits, pixel_steps: np.ndarray, sigma_px: np.ndarray) -> np.ndarray:
     """(3, P) float32 filtered albedo of hits sorted by surface; sigma_px (P,) is the width of the pixel filter."""
     textures = stage.textures
     num_surfaces = len(textures.tones)
@@ -295,16 +150,19 @@ def _cell_shade(
     spread = np.abs(across)
     spread += np.abs(down)
     spread *= np.float32(2.0)
-    flat = np.empty((4, len(faces)), np.float32)
+    row, col, row_width, col_width = np.empty((4, local.shape[1]), np.float32)
     for surface, part in parts:
         if surface < NUM_SURFACES:
             first, second = _FACE_AXES[surface // 2]
-            flat[0, part], flat[1, part] = local[first, part], local[second, part]
-            flat[2, part], flat[3, part] = spread[first, part], spread[second, part]
-    return cells(textures, faces, *flat)
+            per_col, per_row = 1.0 / textures.cell_m[surface]
+            np.multiply(local[first, part], per_col, out=col[part])
+            np.multiply(local[second, part], per_row, out=row[part])
+            np.multiply(spread[first, part], per_col, out=col_width[part])
+            np.multiply(spread[second, part], per_row, out=row_width[part])
+    return cells(textures, faces, col, row, col_width, row_width)
 
 
-def _footprints(hits: _Hits, pixel_steps: np.ndarray, sigma_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _footprints(hits: Hits, pixel_steps: np.ndarray, sigma_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Extents (3, P) float32, in metres, of the pixel filter on the surface along the pixel's columns and rows."""
     facing = np.minimum(np.einsum("ip,ip->p", hits.rays, hits.normal), np.float32(-1e-4))
     scale = hits.depth * sigma_px
@@ -325,6 +183,17 @@ def _edges(labels: np.ndarray) -> np.ndarray:
     edge[:, 1:] |= cols
     edge[:, :-1] |= cols
     return edge
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool: a mask widened by one pixel in all eight directions."""
+    rows = mask.copy()
+    rows[1:] |= mask[:-1]
+    rows[:-1] |= mask[1:]
+    grown = rows.copy()
+    grown[:, 1:] |= rows[:, :-1]
+    grown[:, :-1] |= rows[:, 1:]
+    return grown
 
 
 def _encode_table() -> np.ndarray:

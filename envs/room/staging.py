@@ -3,8 +3,8 @@
 import numpy as np
 
 from envs.captions import COLOURS
+from envs.room.casting import Stage
 from envs.room.physics import World
-from envs.room.rendering import Stage
 from envs.room.textures import make_textures
 
 

@@ -172,46 +172,44 @@ def grain(
 def cells(
     textures: Textures,
     faces: np.ndarray,
-    along: np.ndarray,
-    up: np.ndarray,
-    width_along: np.ndarray,
-    width_up: np.ndarray,
+    col: np.ndarray,
+    row: np.ndarray,
+    col_width: np.ndarray,
+    row_width: np.ndarray,
 ) -> np.ndarray:
     """Evaluates the lattice of cell shades on room faces, box-filtered by the pixel footprint.
 
     Args:
         textures: The scene's textures.
         faces: (P,) room face of each point, 0 to 5.
-        along: (P,) float32 first coordinate in the face, in metres.
-        up: The second one.
-        width_along: (P,) float32 extent of the pixel along the first coordinate, in metres.
-        width_up: Along the second.
+        col: (P,) float32 coordinate along the rows of the face, in cells.
+        row: The other coordinate.
+        col_width: (P,) float32 extent of the pixel along the rows, in cells.
+        row_width: Across them.
 
     Returns:
         (P,) float32 shades in [0, 1].
     """
-    size = textures.cell_m[faces]
-    row, row_width = up / size[:, 1], width_up / size[:, 1]
-    col, col_width = along / size[:, 0], width_along / size[:, 0]
     # A box narrower than a cell crosses at most one boundary: the nearest one. Wider boxes fade to the mean before the
     # lattice reaches the sampling limit.
     fade = np.clip(2.0 - np.maximum(row_width, col_width), 0.0, 1.0)
     upper = np.rint(row)
     share = np.clip((row - upper) / np.clip(row_width, 1e-6, 1.0) + 0.5, 0.0, 1.0)
-    upper = upper.astype(np.int32)
-    base = faces.astype(np.int32) * TABLE
-    col_width = np.clip(col_width, 1e-6, 1.0)
-    shades = [_row_shade(textures, base + ((upper - 1 + k) & (TABLE - 1)), col, col_width) for k in (0, 1)]
-    shade = shades[0] + share * (shades[1] - shades[0])
+    rows = upper.astype(np.intp)
+    base = faces.astype(np.intp) * TABLE
+    inverse = 1.0 / np.clip(col_width, 1e-6, 1.0)
+    lower_shade = _row_shade(textures, base + ((rows - 1) & (TABLE - 1)), col, inverse)
+    upper_shade = _row_shade(textures, base + (rows & (TABLE - 1)), col, inverse)
+    shade = lower_shade + share * (upper_shade - lower_shade)
     return 0.5 + fade * (shade - 0.5)
 
 
-def _row_shade(textures: Textures, rows: np.ndarray, col: np.ndarray, width: np.ndarray) -> np.ndarray:
+def _row_shade(textures: Textures, rows: np.ndarray, col: np.ndarray, inverse_width: np.ndarray) -> np.ndarray:
     """(P,) box-filtered shade along one row of cells; `rows` index the stacked tables of all faces."""
-    shifted = col + textures.row_offsets.reshape(-1)[rows]
+    shifted = col + textures.row_offsets.ravel().take(rows)
     right = np.rint(shifted)
-    share = np.clip((shifted - right) / width + 0.5, 0.0, 1.0)
-    right = right.astype(np.int32)
-    table, base = textures.tables.reshape(-1), rows * TABLE
-    first, second = table[base + ((right - 1) & (TABLE - 1))], table[base + (right & (TABLE - 1))]
+    share = np.clip((shifted - right) * inverse_width + 0.5, 0.0, 1.0)
+    right = right.astype(np.intp)
+    table, base = textures.tables.ravel(), rows * TABLE
+    first, second = table.take(base + ((right - 1) & (TABLE - 1))), table.take(base + (right & (TABLE - 1)))
     return first + share * (second - first)
