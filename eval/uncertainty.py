@@ -82,3 +82,19 @@ def bootstrap_interval(
     draws = np.array([statistic(rng.integers(0, num_units, num_units)) for _ in range(resamples)])
     low, high = np.quantile(draws, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return float(low), float(high)
+
+
+def mean_interval(
+    values: np.ndarray, *, rng: np.random.Generator, resamples: int = 1000, confidence: float = 0.95
+) -> tuple[float, float]:
+    """`bootstrap_interval` of the mean of independent values (n,), all draws at once.
+
+    Raises:
+        MeasureError: If there is no value.
+    """
+    values = np.asarray(values, float)
+    if values.ndim != 1 or not len(values):
+        raise MeasureError(expected="at least one value", got=f"shape {values.shape}", remedy="Add cases.")
+    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(low), float(high)

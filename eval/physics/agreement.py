@@ -2,11 +2,12 @@
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from eval.errors import MeasureError
 from eval.fidelity import check_pair
-from eval.physics.motion_masks import SHRINK, motion_masks, shrink
+from eval.physics.motion_masks import SHRINK, condense
 
 
 class Agreement(NamedTuple):
@@ -41,9 +42,10 @@ def agreement(frames: np.ndarray, reference: np.ndarray, *, factor: int = SHRINK
         MeasureError: If the videos differ in shape (the published code cuts the longer mask video silently).
     """
     check_pair(frames, reference)
-    masks = [shrink(motion_masks(v), factor=factor, antialias=fixed) for v in (frames, reference)]
-    small = [shrink(v, factor=factor, antialias=fixed) for v in (frames, reference)]
-    return compare(small[0], small[1], masks[0], masks[1])
+    (small, mask), (reference_small, reference_mask) = (
+        condense(v, factor=factor, antialias=fixed) for v in (frames, reference)
+    )
+    return compare(small, reference_small, mask, reference_mask)
 
 
 def mask_overlap(mask: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, float, float, float]:
@@ -54,9 +56,10 @@ def mask_overlap(mask: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, f
             got=f"{mask.dtype} {mask.shape} and {reference.dtype} {reference.shape}",
             remedy="Use motion_masks and shrink on videos of one size and length.",
         )
-    both = np.count_nonzero(mask & reference, axis=(1, 2))
-    either = np.count_nonzero(mask | reference, axis=(1, 2))
-    count, reference_count = mask.sum(axis=0), reference.sum(axis=0)
+    # Counting frame by frame is several times faster than reducing over two axes.
+    both = np.array([np.count_nonzero(a & b) for a, b in zip(mask, reference, strict=True)])
+    either = np.array([np.count_nonzero(a | b) for a, b in zip(mask, reference, strict=True)])
+    count, reference_count = (np.add.reduce(m.view(np.uint8), axis=0, dtype=np.uint32) for m in (mask, reference))
     per_frame = np.divide(both, either, out=np.ones(len(mask)), where=either > 0)
     spatial = _ratio(((count > 0) & (reference_count > 0)).sum(), ((count + reference_count) > 0).sum())
     weighted = _ratio(np.minimum(count, reference_count).sum(), np.maximum(count, reference_count).sum())
@@ -76,7 +79,10 @@ def stack(rows: list[list[Agreement]]) -> Agreement:
             got=sorted(map(str, shapes)) or "no scenario",
             remedy="Cut all videos to the same duration and frame rate.",
         )
-    return Agreement(*(np.array([[getattr(view, f) for view in row] for row in rows]) for f in Agreement._fields))
+    fields = {name: [[getattr(view, name) for view in row] for row in rows] for name in Agreement._fields}
+    if any(value is None for row in fields["spacetime_iou"] for value in row):
+        del fields["spacetime_iou"]
+    return Agreement(**{name: np.array(values) for name, values in fields.items()})
 
 
 def compare(frames: np.ndarray, reference: np.ndarray, mask: np.ndarray, reference_mask: np.ndarray) -> Agreement:
@@ -88,10 +94,9 @@ def compare(frames: np.ndarray, reference: np.ndarray, mask: np.ndarray, referen
 
 
 def _unit_mse(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    # The published code subtracts frames / 255 in float32 and lets float32 accumulate the mean.
-    levels = (np.arange(256) / 255.0).astype(np.float32)
-    difference = (levels[frames] - levels[reference]).reshape(len(frames), -1)
-    return np.mean(difference**2, axis=1).astype(np.float64)
+    # Exact, in integers; the published code accumulates float32, and is 1e-8 of this off.
+    squares = [cv2.norm(a, b, cv2.NORM_L2SQR) for a, b in zip(frames, reference, strict=True)]
+    return np.array(squares) / (255**2 * frames[0].size)
 
 
 def _ratio(part: np.integer, whole: np.integer) -> float:

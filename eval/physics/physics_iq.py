@@ -17,9 +17,9 @@ from eval.clip import Clip
 from eval.errors import MeasureError
 from eval.fidelity import check_pair, evidence, paired
 from eval.physics.agreement import Agreement, agreement, compare, mask_overlap, stack
-from eval.physics.motion_masks import motion_masks, shrink
+from eval.physics.motion_masks import condense, motion_masks, shrink
 from eval.score import Measurement, Unmeasurable, evaluator
-from eval.uncertainty import bootstrap_interval, standard_error
+from eval.uncertainty import mean_interval, standard_error
 
 __all__ = [
     "Agreement",
@@ -194,9 +194,7 @@ def physics_iq(
     return PhysicsIQ(
         original=original_score(candidate, variance, fixed=fixed).score,
         verified=verified.score,
-        verified_interval=bootstrap_interval(
-            lambda i: float(per_scenario[i].mean()), len(rows), rng=rng or np.random.default_rng(0)
-        ),
+        verified_interval=mean_interval(per_scenario, rng=rng or np.random.default_rng(0)),
         per_view=verified.per_view,
         candidate=candidate,
         variance=variance,
@@ -234,9 +232,8 @@ def physics_iq_agreement(clip: Clip, *, factor: int = 1, context: int = 1) -> Me
 def _triple(frames: np.ndarray, take1: np.ndarray, take2: np.ndarray, *, fixed: bool) -> tuple[Agreement, Agreement]:
     check_pair(frames, take1)
     check_pair(take2, take1)
-    masks = [shrink(motion_masks(v), antialias=fixed) for v in (frames, take1, take2)]
-    small = [shrink(v, antialias=fixed) for v in (frames, take1, take2)]
-    return compare(small[0], small[1], masks[0], masks[1]), compare(small[1], small[2], masks[1], masks[2])
+    (small, mask), (small1, mask1), (small2, mask2) = (condense(v, antialias=fixed) for v in (frames, take1, take2))
+    return compare(small, small1, mask, mask1), compare(small1, small2, mask1, mask2)
 
 
 def _beginning(video: np.ndarray, count: int) -> np.ndarray:

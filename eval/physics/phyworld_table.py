@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from eval.errors import MeasureError
-from eval.uncertainty import bootstrap_interval
+from eval.uncertainty import mean_interval
 
 Family = Literal["uniform", "parabola", "collision"]
 # Training ranges: radius in world units, speed in units/s.
@@ -143,7 +143,7 @@ def _row(name: str, cases: Sequence[Case], rng: np.random.Generator) -> Row:
         n=len(defined),
         undefined=len(cases) - len(defined),
         error=error,
-        interval=bootstrap_interval(lambda i: float(errors[i].mean()), len(errors), rng=rng),
+        interval=mean_interval(errors, rng=rng),
         floor=floor,
         relative=error / floor if floor > 0 else float("nan"),
     )

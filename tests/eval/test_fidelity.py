@@ -8,7 +8,7 @@ from eval import fidelity
 from eval.clip import Clip
 from eval.errors import MeasureError
 from eval.score import EVALUATORS
-from eval.uncertainty import bootstrap_interval, standard_error, wilson_interval
+from eval.uncertainty import bootstrap_interval, mean_interval, standard_error, wilson_interval
 
 
 def noise(seed, shape=(4, 24, 20, 3)):
@@ -204,4 +204,8 @@ def test_bootstrap_interval_is_seeded_and_near_the_normal_one():
 
     assert interval(0) == interval(0)
     half = 1.96 * values.std() / np.sqrt(200)
-    np.testing.assert_allclose(interval(0), [values.mean() - half, values.mean() + half], atol=0.25 * half)
+    expected = [values.mean() - half, values.mean() + half]
+    np.testing.assert_allclose(interval(0), expected, atol=0.25 * half)
+    np.testing.assert_allclose(mean_interval(values, rng=np.random.default_rng(0)), expected, atol=0.25 * half)
+    with pytest.raises(MeasureError):
+        mean_interval(np.array([]), rng=np.random.default_rng(0))

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from golden import load
@@ -47,6 +48,36 @@ def test_masks_equal_the_reference_in_every_pixel(scenario, view, name):
     key = f"s{scenario}v{view}_{name}_mask"
     np.testing.assert_array_equal(masks * 255, ARRAYS[key])
     np.testing.assert_array_equal(mm.shrink(masks), ARRAYS[f"{key}small"])
+
+
+def masks_by_definition(frames):
+    """The published steps on whole frames, one after the other."""
+    grey = [cv2.GaussianBlur(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY), (5, 5), 0) for f in frames]
+    background, square = grey[0].astype(float), np.ones((5, 5), np.uint8)
+    masks = [np.zeros_like(grey[0])]
+    for image in grey[1:]:
+        cv2.accumulateWeighted(image, background, 0.3)
+        moved = (cv2.absdiff(image, cv2.convertScaleAbs(background)) > 10).astype(np.uint8)
+        masks.append(cv2.morphologyEx(cv2.morphologyEx(moved, cv2.MORPH_OPEN, square), cv2.MORPH_CLOSE, square))
+    return np.array(masks).astype(bool)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_masks_of_any_video_are_those_of_whole_frames(seed):
+    rng = np.random.default_rng(seed)
+    height, width, side = rng.integers(6, 60), rng.integers(6, 60), rng.integers(3, 20)
+    frames = np.repeat(rng.integers(60, 180, (1, height, width, 3), dtype=np.uint8), 8, axis=0)
+    frames += rng.integers(0, rng.integers(1, 14), frames.shape, dtype=np.uint8)
+    for frame in frames[rng.integers(0, 4) :]:
+        y, x = rng.integers(0, height), rng.integers(0, width)
+        frame[y : y + side, x : x + side] = rng.integers(0, 256, 3)
+    masks = mm.motion_masks(frames)
+    np.testing.assert_array_equal(masks, masks_by_definition(frames))
+    for factor, antialias in ((4, False), (3, True)):
+        small, small_masks = mm.condense(frames, factor=factor, antialias=antialias)
+        np.testing.assert_array_equal(small, mm.shrink(frames, factor=factor, antialias=antialias))
+        np.testing.assert_array_equal(small_masks, mm.shrink(masks, factor=factor, antialias=antialias))
 
 
 @pytest.mark.parametrize("scenario", [0, 1])
@@ -190,6 +221,14 @@ def test_resampling_takes_the_nearest_frame_and_makes_none_up():
     np.testing.assert_array_equal(mm.resample(frames[:3], fps=10, to_fps=20), [0, 0, 1, 2, 2])
     with pytest.raises(MeasureError):
         mm.resample(frames, fps=0, to_fps=10)
+
+
+def test_tables_without_spacetime_overlap_serve_the_published_scores():
+    view = iq.agreement(squares(PATH), squares(PATH))._replace(spacetime_iou=None)
+    tables = iq.stack([[view]]), iq.stack([[view]])
+    assert iq.original_score(*tables).score == 100.0
+    with pytest.raises(MeasureError, match="spacetime_iou"):
+        iq.original_score(*tables, fixed=True)
 
 
 def test_bad_input_is_a_named_error():
