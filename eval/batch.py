@@ -38,6 +38,16 @@ class Failure:
     error: str
     trace: str
 
+    @classmethod
+    def of(cls, clip: str, error: Exception) -> "Failure":
+        """From an exception that was caught."""
+        trace = "".join(traceback.format_exception(error))
+        return cls(clip=clip, error=f"{type(error).__name__}: {error}", trace=trace)
+
+    def to_json(self) -> dict[str, str]:
+        """As plain data."""
+        return {"clip": self.clip, "error": self.error, "trace": self.trace}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
@@ -83,32 +93,49 @@ class BatchReport:
         scores = [r[evaluator] for r in self.reports]
         values = [s.normalised for s in scores if s.normalised is not None]
         failed = len(self.failures) + sum(s.status == "failed" for s in scores)
-        counted = np.array(values + [0.0] * failed)
-        statuses = [s.status for s in scores if s.status not in {"ok", "failed"}]
-        return Mean(
-            value=float(counted.mean()) if len(counted) else None,
-            standard_error=float(counted.std(ddof=1) / math.sqrt(len(counted))) if len(counted) > 1 else None,
-            measured=len(values),
-            failed=failed,
-            unmeasured={s: statuses.count(s) for s in sorted(set(statuses))},
-        )
+        return mean_of(values, failed, [s.status for s in scores if s.status not in {"ok", "failed"}])
 
     def aggregate(self) -> Mean:
         """The mean of the clips' aggregates (evaluators with a passing card only); a failed clip counts as 0."""
         aggregates = [r.aggregate() for r in self.reports]
         values = [a.value for a in aggregates if a.value is not None]
-        counted = np.array(values + [0.0] * len(self.failures))
-        return Mean(
-            value=float(counted.mean()) if len(counted) else None,
-            standard_error=float(counted.std(ddof=1) / math.sqrt(len(counted))) if len(counted) > 1 else None,
-            measured=len(values),
-            failed=len(self.failures),
-            unmeasured={"nothing measured": len(aggregates) - len(values)} if len(values) < len(aggregates) else {},
-        )
+        return mean_of(values, len(self.failures), ["nothing measured"] * (len(aggregates) - len(values)))
 
     def to_json(self) -> dict[str, Any]:
         """Reports and failures as plain data."""
-        return {"results": [_pack(r) for r in self.results]}
+        return {"results": [r.to_json() for r in self.results]}
+
+
+def mean_of(values: Sequence[float], failed: int, unmeasured: Sequence[str]) -> Mean:
+    """The mean of normalised values, failures counted as 0."""
+    counted = np.array([*values, *[0.0] * failed])
+    return Mean(
+        value=float(counted.mean()) if len(counted) else None,
+        standard_error=float(counted.std(ddof=1) / math.sqrt(len(counted))) if len(counted) > 1 else None,
+        measured=len(values),
+        failed=failed,
+        unmeasured={s: unmeasured.count(s) for s in sorted(set(unmeasured))},
+    )
+
+
+def score_saved(clip: Clip, suite: Suite, stem: Path | None) -> Report | Failure:
+    """Scores a clip, or reads the result that the same suite and versions saved of the same clip.
+
+    Args:
+        clip: What to score.
+        suite: With what.
+        stem: Path without its end; the file's name says what the result depends on. None to save nothing.
+    """
+    try:
+        path = None if stem is None else stem.with_name(f"{stem.name}-{_key(suite, clip)}.json")
+        if path is not None and path.exists():
+            return Report.from_json(read_json(path))
+        report = suite(clip)
+        if path is not None:
+            report.save(path)
+    except Exception as error:  # noqa: BLE001 - one bad clip among thousands is counted, not fatal
+        return Failure.of(clip.name, error)
+    return report
 
 
 def score_many(
@@ -188,18 +215,11 @@ def _checked(clips: Iterable[Clip | str | Path], read: Reader | None) -> Iterato
 
 def _score_one(job: tuple[int, Clip | Path, Suite, Reader | None, Path | None]) -> Report | Failure:
     index, source, suite, read, folder = job
-    name = source.name if isinstance(source, Clip) else str(source)
     try:
         clip = source if isinstance(source, Clip) else _read(source, read)
-        path = None if folder is None else folder / f"{index:06d}-{_key(suite, clip)}.json"
-        if path is not None and path.exists():
-            return Report.from_json(read_json(path))
-        report = suite(clip)
-        if path is not None:
-            report.save(path)
-    except Exception as error:  # noqa: BLE001 - one bad clip among thousands is counted, not fatal
-        return Failure(clip=name, error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
-    return report
+    except Exception as error:  # noqa: BLE001 - one bad file among thousands is counted, not fatal
+        return Failure.of(str(source), error)
+    return score_saved(clip, suite, None if folder is None else folder / f"{index:06d}")
 
 
 def _read(path: Path, read: Reader | None) -> Clip:
@@ -215,9 +235,3 @@ def _key(suite: Suite, clip: Clip) -> str:
     made_by = [(e.name, e.version, sorted(e.config(**suite.config.get(e.name, {})).items())) for e in suite.evaluators]
     text = repr((clip.digest, clip.name, made_by, sorted(versions().items())))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _pack(result: Report | Failure) -> dict[str, Any]:
-    if isinstance(result, Report):
-        return result.to_json()
-    return {"clip": result.clip, "error": result.error, "trace": result.trace}
