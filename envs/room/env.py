@@ -79,7 +79,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         task: Whether a solid is to be walked to.
         terminate: Whether arriving ends the episode; by default it goes on, which suits learning from rollouts.
         episode_frames: Actions until truncation.
-        path: Name of a camera path, or None.
+        camera_path: Name of a camera path, or None.
         detail: Of the caption: "short", "medium" or "dense".
         fov_deg: Field of view along the shorter side of the frame.
         antialias: Average edge pixels over 2x2 samples.
@@ -102,7 +102,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         task: bool = True,
         terminate: bool = False,
         episode_frames: int = 200,
-        path: str | None = None,
+        camera_path: str | None = None,
         detail: str = "short",
         fov_deg: float = 70.0,
         antialias: bool = True,
@@ -119,10 +119,10 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
             raise UnknownNameError(kind="render mode", name=str(render_mode), known=self.metadata["render_modes"])
         self.renderer = Renderer(size, fov_deg, antialias=antialias)
         self.slots, self.episode_frames, self.continuous = slots, episode_frames, continuous
-        self.task, self.terminate, self.path = task, terminate, path
+        self.task, self.terminate, self.camera_path = task, terminate, camera_path
         self.detail: Detail = check_detail(detail)
-        if path is not None and path not in PATHS:
-            raise UnknownNameError(kind="camera path", name=str(path), known=PATHS)
+        if camera_path is not None and camera_path not in PATHS:
+            raise UnknownNameError(kind="camera path", name=str(camera_path), known=PATHS)
         default = Factors(num_objects=(min(3, slots - 1), min(6, slots - 1)))
         self.factors = default.updated(factors or {})
         self.render_mode = render_mode
@@ -139,7 +139,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
 
         Args:
             seed: Seed of the scene.
-            options: Factors of variation by name (see `Factors`); `path`: name of a camera path for this episode;
+            options: Factors of variation by name (see `Factors`); `camera_path`: for this episode;
                 or `scene`: a `Scene` to use as it is.
 
         Raises:
@@ -148,7 +148,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         """
         super().reset(seed=seed)
         options = dict(options or {})
-        scene, path = options.pop("scene", None), options.pop("path", self.path)
+        scene, path = options.pop("scene", None), options.pop("camera_path", self.camera_path)
         factors, self._script = self.factors.updated(options), None
         if scene is None:
             room_m = sample_room(self.np_random, factors)

@@ -19,7 +19,7 @@ def follow_path(observation: np.ndarray, info: dict[str, Any], rng: np.random.Ge
     """Follows the camera path that the environment was made or reset with.
 
     Raises:
-        KeyError: If the environment has no path; make it with `path=...`.
+        KeyError: If the environment has no path; make it with `camera_path=...`.
     """
     return info["scripted_action"]
 

@@ -127,7 +127,7 @@ def pair(
     *,
     size: tuple[int, int] = (64, 64),
     num_frames: int = 32,
-    path: str | None = None,
+    camera_path: str | None = None,
     env: Mapping[str, Any] | None = None,
 ) -> tuple[Record, Record]:
     """A lawful recording and the same one with one law broken; `envs.violations.pair` with more to choose.
@@ -138,7 +138,7 @@ def pair(
         severity: 0 (none: the frames are equal) to 1.
         size: Height and width of the frames.
         num_frames: Frames of each recording, T + 1.
-        path: Camera path; by default one that suits the violation, drawn with the seed.
+        camera_path: By default one that suits the violation, drawn with the seed.
         env: Further arguments of `RoomEnv`.
 
     Returns:
@@ -154,7 +154,9 @@ def pair(
     if num_frames < 4:
         raise SceneError(expected="at least 4 frames", got=num_frames, remedy="Ask for more frames.")
     severity = check_severity(severity)
-    lawful, violated = _make(RECIPES[name], np.random.default_rng(seed), severity, size, num_frames, path, env or {})
+    lawful, violated = _make(
+        RECIPES[name], np.random.default_rng(seed), severity, size, num_frames, camera_path, env or {}
+    )
     return lawful, replace(violated, name=name, severity=severity, onset=violated.onset if severity > 0 else None)
 
 
@@ -164,11 +166,11 @@ def _make(
     severity: float,
     size: tuple[int, int],
     num_frames: int = 32,
-    path: str | None = None,
+    camera_path: str | None = None,
     env: Mapping[str, Any] | None = None,
 ) -> tuple[Record, Record]:
     for _ in range(_ATTEMPTS):
-        take = _record(rng, path or str(rng.choice(recipe.paths)), size, num_frames, env or {})
+        take = _record(rng, camera_path or str(rng.choice(recipe.paths)), size, num_frames, env or {})
         edits = recipe.edits(take, severity, rng)
         if edits is None:
             continue
@@ -187,11 +189,11 @@ def _make(
 
 
 def _record(
-    rng: np.random.Generator, path: str, size: tuple[int, int], num_frames: int, arguments: Mapping[str, Any]
+    rng: np.random.Generator, camera_path: str, size: tuple[int, int], num_frames: int, arguments: Mapping[str, Any]
 ) -> _Take:
     """A lawful recording along a camera path, among solids at rest unless the arguments say otherwise."""
     factors = {"motion": "rest", **arguments.get("factors", {})}
-    defaults = {"task": False, "path": path, "episode_frames": num_frames - 1}
+    defaults = {"task": False, "camera_path": camera_path, "episode_frames": num_frames - 1}
     env = RoomEnv(size, **{**defaults, **arguments, "factors": factors})
     frame, info = env.reset(seed=int(rng.integers(2**31)))
     frames, truths, states, actions = [frame], [info["truth"]], [env.get_state()], []

@@ -19,7 +19,8 @@ WORLDS = {
     **{f"bounce {s}": ("envs:Bounce-v0", {"scenario": s, "size": (40, 56)}) for s in SCENARIOS},
     "bounce many": ("envs:Bounce-v0", {"split": "ood_count", "slots": 8, "detail": "dense", "terminate": True}),
     "room": ("envs:Room-v0", {"size": (32, 48)}),
-    "room continuous": ("envs:Room-v0", {"size": (32, 32), "continuous": True, "detail": "medium", "path": "orbit"}),
+    "room continuous": ("envs:Room-v0", {"size": (32, 32), "continuous": True, "detail": "medium"}),
+    "room orbit": ("envs:Room-v0", {"size": (24, 24), "camera_path": "orbit", "terminate": True}),
 }
 EVERY = pytest.mark.parametrize("name", WORLDS)
 STEPS = 12

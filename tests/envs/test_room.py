@@ -370,7 +370,8 @@ def test_impossible_scenes_are_refused(options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"shape": "box"}, {"shapes": ("cone",)}, {"colours": ("mauve",)}, {"motion": "fly"}, {"path": "orbits"}]
+    "options",
+    [{"shape": "box"}, {"shapes": ("cone",)}, {"colours": ("mauve",)}, {"motion": "fly"}, {"camera_path": "orbits"}],
 )
 def test_unknown_names_are_refused(options):
     with pytest.raises(UnknownNameError):

@@ -91,7 +91,7 @@ def test_random_walks_differ_and_get_around():
 @pytest.mark.parametrize("name", PATHS)
 def test_following_a_path_gives_the_commanded_poses(name, continuous):
     """Among solids at rest, the scene leaves the path free: the true camera is the commanded one, exactly."""
-    env = RoomEnv((4, 4), path=name, continuous=continuous, episode_frames=60, factors={"motion": "rest"})
+    env = RoomEnv((4, 4), camera_path=name, continuous=continuous, episode_frames=60, factors={"motion": "rest"})
     frame, info = env.reset(seed=5)
     state = env.get_state()
     true, moves = [info["truth"]["world_from_camera"]], []
@@ -109,7 +109,7 @@ def test_paths_can_be_chosen_at_reset():
     env = RoomEnv((4, 4))
     _, info = env.reset(seed=0)
     assert "scripted_action" not in info
-    _, info = env.reset(seed=0, options={"path": "look_away"})
+    _, info = env.reset(seed=0, options={"camera_path": "look_away"})
     assert info["scripted_action"] == ACTIONS.index("stay")
 
 
@@ -117,7 +117,7 @@ def test_unknown_paths_suggest_the_nearest():
     with pytest.raises(UnknownNameError, match="look_away"):
         made("look-away")
     with pytest.raises(UnknownNameError, match="orbit"):
-        RoomEnv((4, 4), path="orbits")
+        RoomEnv((4, 4), camera_path="orbits")
 
 
 def test_rooms_too_small_for_a_path_are_refused():

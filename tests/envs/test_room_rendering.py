@@ -210,7 +210,7 @@ def nearest(image, columns, rows):
 @pytest.mark.parametrize("path", ["orbit", "dolly", "loop"])
 def test_reprojection_agrees_with_the_segmentation(path):
     """Depth and poses carry a frame into another: there the same solid is seen wherever the point is not hidden."""
-    world = env(size=(160, 160), path=path)
+    world = env(size=(160, 160), camera_path=path)
     agree = total = 0
     for seed in range(3):
         _, info = world.reset(seed=seed)
@@ -238,7 +238,7 @@ def test_warped_colours_differ_by_resampling_alone():
     Compared at 512 pixels, where a nearest-pixel look-up moves a texture by little; a wrong pose, depth or pixel centre
     would not: shifting the look-up by two pixels trebles the error.
     """
-    world = env(size=(512, 512), path="dolly", antialias=False)
+    world = env(size=(512, 512), camera_path="dolly", antialias=False)
     frame, info = world.reset(seed=1)
     frames, truths = [frame], [info["truth"]]
     for _ in range(3):

@@ -98,7 +98,7 @@ def test_popping_comes_and_goes():
 
 
 def test_any_frame_size_length_and_path():
-    lawful, violated = pair("texture_swim_room", 0, 0.5, size=(20, 36), num_frames=7, path="look_away")
+    lawful, violated = pair("texture_swim_room", 0, 0.5, size=(20, 36), num_frames=7, camera_path="look_away")
     assert violated.frames.shape == (7, 20, 36, 3)
     assert len(lawful.actions) == 6
 
