@@ -32,11 +32,11 @@ def level_grid(num_steps: int, path: NoisePath, *, start: float = 1.0) -> Tensor
             got=f"{num_steps} steps from level {start}",
             remedy="Raise the number of steps, or the start level.",
         )
-    levels = torch.linspace(start, 0.0, num_steps + 1, dtype=torch.float64)
     if isinstance(path, VariancePreserving):
-        steps = (levels * 1000.0 - 1.0).flip(0)
-        levels = (torch.trunc(steps).flip(0) + 1.0) / 1000.0
-    return levels
+        # In float32 and from below, as the reference counts: truncation makes the order of rounding matter.
+        steps = torch.linspace(-1.0, start * 1000.0 - 1.0, num_steps + 1).trunc().double()
+        return (steps.flip(0) + 1.0) / 1000.0
+    return torch.linspace(start, 0.0, num_steps + 1, dtype=torch.float64)
 
 
 def sample(
@@ -57,34 +57,38 @@ def sample(
         path: The noise path; rectified flow by default.
         method: "euler" (first order; on a variance-preserving path this is DDIM, Song et al. 2020) or "heun" (second
             order, Karras et al. 2022; two evaluations a step except the last).
-        damping: Factor on every update but the last one's target; below 1 it counters drift of long rollouts.
+        damping: Factor on every update but the last; below 1 it counters drift of long rollouts.
+
+    Raises:
+        ConfigError: If the levels do not decrease, or the method does not suit the path.
     """
     path = path or RectifiedFlow()
-    for here, there in pairwise(levels):
-        here, there = here.to(x), there.to(x)  # noqa: PLW2901 - the same levels, on the latent's device
+    if levels.ndim != 1 or len(levels) < 2 or not bool((levels.diff() < 0).all()):
+        raise ConfigError(expected="two or more decreasing levels", got=levels.tolist(), remedy="Use `level_grid`.")
+    if method == "heun" and not isinstance(path, RectifiedFlow):
+        raise ConfigError(expected="rectified flow for Heun's method", got=type(path).__name__, remedy="Use 'euler'.")
+    last = len(levels) - 2
+    for i, (here, there) in enumerate(pairwise(levels.to(x))):
         clean = denoise(x, here)
         if method == "heun" and there > 0:
-            x = _heun_step(denoise, x, clean, here, there, path)
+            moved = _heun_step(denoise, x, clean, here, there)
         else:
-            x = first_order_step(x, clean, here, there, path, damping=damping)
+            moved = first_order_step(x, clean, here, there, path)
+        x = moved if damping == 1.0 or i == last else x + damping * (moved - x)
     return x
 
 
-def first_order_step(
-    x: Tensor, clean: Tensor, here: Tensor, there: Tensor, path: NoisePath, *, damping: float = 1.0
-) -> Tensor:
+def first_order_step(x: Tensor, clean: Tensor, here: Tensor, there: Tensor, path: NoisePath) -> Tensor:
     """One step that keeps the estimated clean latent and noise and changes their mixture.
 
-    It is Euler's step of rectified flow and DDIM's step of a variance-preserving path.
+    It is Euler's step of rectified flow and DDIM's step of a variance-preserving path. Where `here` is 0 and so is
+    `there`, x is clean and is replaced by the estimate.
     """
     noise = noise_from_clean(path, clean, x, here)
-    moved = path.signal(there) * clean + path.noise(there) * noise
-    return moved if damping == 1.0 else x + damping * (moved - x)
+    return path.signal(there) * clean + path.noise(there) * noise
 
 
-def _heun_step(denoise: Denoise, x: Tensor, clean: Tensor, here: Tensor, there: Tensor, path: NoisePath) -> Tensor:
-    if not isinstance(path, RectifiedFlow):
-        raise ConfigError(expected="rectified flow for Heun's method", got=type(path).__name__, remedy="Use 'euler'.")
+def _heun_step(denoise: Denoise, x: Tensor, clean: Tensor, here: Tensor, there: Tensor) -> Tensor:
     slope = (x - clean) / here
     guess = x + (there - here) * slope
     slope_there = (guess - denoise(guess, there)) / there

@@ -1,14 +1,12 @@
-"""Simulator and State: a learned world that is stepped, branched and saved.
+"""Simulator: a learned world that is stepped, branched and saved.
 
 A step denoises the next frame against the cached past, passes the clean result once to extend the cache (reward and
 termination are read there), and decodes it. The state is a value: stepping returns a new one and leaves the old valid.
 """
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,50 +14,25 @@ from gymnasium import spaces
 from torch import Tensor
 
 from worldsim.checkpoint import Checkpoint, load_checkpoint
-from worldsim.config import Config
-from worldsim.errors import ActionError, ConfigError, FramesError, StateError, TextError
-from worldsim.nn.cache import RingCache
-from worldsim.noise import clean_from_prediction, mix
-from worldsim.sampler import Method, level_grid, sample
-from worldsim.spaces import action_vectors
-from worldsim.state import State, frame_noise
-from worldsim.tokenizer import check_frame_size, num_latents
-from worldsim.transformer import Conditions, causal_mask
+from worldsim.dynamics import Dynamics
+from worldsim.errors import ActionError, ConfigError, FramesError, StateError
+from worldsim.inputs import (
+    Text,
+    checked_frames,
+    checked_seeds,
+    checked_texts,
+    count_actions,
+    count_envs,
+    past_vectors,
+    slice_actions,
+    step_vectors,
+)
+from worldsim.sampling import Sampling
+from worldsim.state import State, fingerprint_of
+from worldsim.tokenizer import check_frame_size
 from worldsim.video import from_model, to_model
 
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling(Config):
-    """How frames are denoised.
-
-    Attributes:
-        steps: Denoising steps a frame.
-        method: First-order "euler" (DDIM on a variance-preserving path) or second-order "heun".
-        text_guidance: Weight of classifier-free guidance by the text (Ho & Salimans 2022); 1 is none.
-        action_guidance: The same for actions.
-        damping: Factor on every denoising update; slightly below 1 counters drift.
-        context_level: The noise level that the network is told of past frames.
-        context_noise: Whether past frames are in fact noised to that level.
-        cache: "rolling" keeps each frame's keys and values as computed when it was new, which is exact for models
-            trained with windowed attention; "exact" recomputes the window once it slides, for models that were not.
-    """
-
-    steps: int = 2
-    method: Method = "euler"
-    text_guidance: float = 1.0
-    action_guidance: float = 1.0
-    damping: float = 1.0
-    context_level: float = 0.0
-    context_noise: bool = True
-    cache: Literal["rolling", "exact"] = "rolling"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or not 0.0 <= self.context_level < 1.0:
-            raise ConfigError(
-                expected="at least one step and a context level in [0, 1)",
-                got=f"{self.steps} and {self.context_level}",
-                remedy="Correct them.",
-            )
+__all__ = ["Sampling", "Simulator", "State", "Step", "load"]
 
 
 class Step(NamedTuple):
@@ -85,6 +58,9 @@ class Simulator:
         checkpoint: The networks.
         sampling: How frames are denoised; the checkpoint's own by default.
         device: Where to run.
+
+    Raises:
+        ConfigError: If the sampling does not suit the model.
     """
 
     def __init__(
@@ -95,7 +71,8 @@ class Simulator:
         self.device = torch.device(device)
         self.model = checkpoint.model.to(self.device).eval()
         self.tokenizer = checkpoint.tokenizer.to(self.device).eval()
-        self.fingerprint = _fingerprint(checkpoint)
+        self.dynamics = Dynamics(self.model, self.sampling)
+        self.fingerprint = fingerprint_of(self.model, self.tokenizer, repr((self.model.config, self.tokenizer.config)))
 
     @property
     def action_space(self) -> spaces.Space | None:
@@ -123,7 +100,7 @@ class Simulator:
         *,
         frames: np.ndarray | None = None,
         actions: Any = None,  # noqa: ANN401 - any space's value
-        text: str | Sequence[str | None] | None = None,
+        text: Text = None,
         seed: int | Sequence[int] = 0,
         num_envs: int | None = None,
         frame_size: tuple[int, int] | None = None,
@@ -138,24 +115,32 @@ class Simulator:
             text: One text for all environments, or one each; None for no text.
             seed: One seed, from which environment k takes seed + k, or one each.
             num_envs: Number of environments, if `frames`, `text` and `seed` do not tell.
-            frame_size: (H, W) of generated first frames; the training size by default.
+            frame_size: (H, W) of generated first frames; that of the given frames, or of the training data, by default.
 
         Returns:
             The state, and the latest frame of each environment, uint8 (B, H, W, 3).
 
         Raises:
-            FramesError: If the frames' shape, type or size does not fit.
+            FramesError: If the frames' shape, type, size or number does not fit.
             ActionError: If the actions do not fit the frames or the space.
             TextError: If the model has no text, or a text is too long.
+            StateError: If the arguments disagree on the number of environments, or a seed is no integer.
         """
-        batch = _batch_size(frames, text, seed, num_envs)
-        texts = [text] * batch if text is None or isinstance(text, str) else list(text)
-        state = self._blank(batch, texts, seed, frame_size if frames is None else _size_of(frames))
+        batch = count_envs(frames, text, seed, num_envs)
         if frames is None:
+            if actions is not None:
+                raise ActionError(expected="no actions without given frames", got="some", remedy="Pass them to `step`.")
+            state = self._blank(batch, text, seed, frame_size or self.frame_size)
             step = self._advance(state, None)
             return step.state, step.frames if self.actions_per_step == 1 else step.frames[:, -1]
-        given = np.broadcast_to(frames, (batch, *frames.shape[-4:]))
-        return self._prefill(state, given, actions), np.ascontiguousarray(given[:, -1])
+        given = checked_frames(frames, batch)
+        size = given.shape[2:4]
+        if frame_size is not None and tuple(frame_size) != size:
+            raise FramesError(expected=f"frames of {tuple(frame_size)}", got=size, remedy="Resize them.")
+        state = self._blank(batch, text, seed, size)
+        latents = self.tokenizer.encode(to_model(given, self.device))
+        vectors, known = self._past(actions, *latents.shape[:2])
+        return self.dynamics.prefill(state, latents, vectors, known), np.ascontiguousarray(given[:, -1])
 
     @torch.inference_mode()
     def step(self, state: State, actions: Any, *, donate: bool = False) -> Step:  # noqa: ANN401 - any space's value
@@ -171,8 +156,11 @@ class Simulator:
             StateError: If the state belongs to another model.
             ActionError: If the actions do not fit the space.
         """
-        self._check_state(state)
-        vectors = None if actions is None else self._vectors(actions, state.num_envs)
+        self.dynamics.check(state, self.fingerprint)
+        vectors = None
+        if actions is not None:
+            given = step_vectors(self.action_space, actions, state.num_envs, self.actions_per_step)
+            vectors = torch.from_numpy(given).to(self.device)
         return self._advance(state if donate else state.clone(), vectors)
 
     @torch.inference_mode()
@@ -182,7 +170,7 @@ class Simulator:
         Raises:
             StateError: If the state belongs to another model, or has seen no frame.
         """
-        self._check_state(state)
+        self.dynamics.check(state, self.fingerprint)
         if int(state.frame.min()) < 1:
             raise StateError(expected="a state that has seen a frame", got="a blank one", remedy="Reset first.")
         return from_model(self.tokenizer.decode(state.recent(1)[0]))[:, -1]
@@ -192,6 +180,7 @@ class Simulator:
         *,
         actions: Any = None,  # noqa: ANN401 - any space's value
         frames: np.ndarray | None = None,
+        past_actions: Any = None,  # noqa: ANN401 - any space's value
         text: str | None = None,
         seed: int = 0,
         num_frames: int | None = None,
@@ -201,152 +190,91 @@ class Simulator:
         Args:
             actions: (T, ...) actions; None for none.
             frames: Given first frames, uint8 (T0, H, W, 3).
+            past_actions: The (T0 - 1, ...) actions between the given frames; unknown by default.
             text: The text.
             seed: The seed.
             num_frames: Frames to generate beyond the first; the number of actions by default.
 
         Returns:
             uint8 (T0 + T, H, W, 3); T0 is 1 if no frames are given.
+
+        Raises:
+            ActionError: If the number of actions does not fit, or an action the space.
         """
-        stride = self.actions_per_step
-        count = _length(actions) if actions is not None else num_frames
-        if count is None or (num_frames is not None and count != num_frames) or count % stride:
+        stride, space = self.actions_per_step, self.action_space
+        count = num_frames if actions is None else count_actions(space, actions)
+        if count is None or count < 0 or (num_frames is not None and count != num_frames) or count % stride:
             raise ActionError(
                 expected=f"actions, or num_frames, in a multiple of {stride} that agree",
-                got=f"{count} actions and num_frames {num_frames}",
+                got=f"{None if actions is None else count} actions and num_frames {num_frames}",
                 remedy="Pass one of the two.",
             )
-        state, first = self.reset(frames=frames, text=text, seed=seed)
+        state, first = self.reset(frames=frames, actions=past_actions, text=text, seed=seed)
         video = list(first if frames is None else frames)
         for start in range(0, count, stride):
-            chosen = None if actions is None else _slice(actions, start, stride)
+            chosen = None if actions is None else slice_actions(space, actions, start, stride)
             step = self.step(state, chosen, donate=True)
             state = step.state
             video.extend(step.frames[0] if stride > 1 else step.frames)
         return np.stack(video)
 
+    @torch.inference_mode()
+    def surprise(
+        self,
+        frames: np.ndarray,
+        *,
+        actions: Any = None,  # noqa: ANN401 - any space's value
+        text: Text = None,
+        levels: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+        draws: int = 1,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """How badly each frame is denoised against the true past: what the model finds implausible is large.
+
+        Every frame is noised to each level, and the squared error of the estimated clean latent is averaged over
+        levels, draws and the latent. The noise of frame t depends on (seed, t, draw) alone, so that clips are compared
+        under the same noise (as LikePhys, Yuan et al. 2025, does).
+
+        Args:
+            frames: uint8 (T, H, W, 3), or (B, T, H, W, 3).
+            actions: The T - 1 actions between them, or (B, T - 1, ...); unknown by default.
+            text: One text, or one for each clip.
+            levels: Noise levels in (0, 1].
+            draws: Draws of the noise for each level.
+            seed: The seed of the noise.
+
+        Returns:
+            float64 (F,) or (B, F), in units of the latents' variance; F = T, or 1 + (T - 1) / 4 with temporal stride 4.
+            The first frame has no past.
+
+        Raises:
+            ConfigError: If there is no level, a level is out of range, or there are no draws.
+            FramesError: If the frames do not fit the model.
+            ActionError: If the actions do not fit the frames or the space.
+            TextError: If the text does not fit the model.
+        """
+        if not levels or not all(0.0 < level <= 1.0 for level in levels) or draws < 1:
+            raise ConfigError(
+                expected="levels in (0, 1] and at least one draw", got=f"{levels} and {draws}", remedy="Correct them."
+            )
+        batch = count_envs(frames, text, seed, None)
+        given = checked_frames(frames, batch)
+        state = self._blank(batch, text, [seed] * batch, given.shape[2:4])
+        latents = self.tokenizer.encode(to_model(given, self.device))
+        vectors, known = self._past(actions, *latents.shape[:2])
+        errors = []
+        for i in range(latents.shape[1]):
+            action = vectors[:, i : i + 1] if bool(known[0, i]) else None
+            errors.append(self.dynamics.denoising_error(state, latents[:, i : i + 1], action, levels, draws))
+            state = self.dynamics.observe(state, latents[:, i : i + 1], action)
+        found = torch.stack(errors, dim=1).cpu().numpy()
+        return found if frames.ndim == 5 else found[0]
+
     def _advance(self, state: State, vectors: Tensor | None) -> Step:
-        """Denoises the current frame, extends the cache in place, decodes."""
-        state = self._refreshed(state)
-        conditions = self._conditions(state, vectors)
-        text_keys = self.model.text_keys(conditions.text)
-        variants = len(self._variants)
-        cache, path, rule = state.cache, self.model.path, self.sampling
-
-        def denoise(x: Tensor, level: Tensor) -> Tensor:
-            many = x.repeat(variants, 1, 1, 1, 1)
-            levels = level.expand(len(many), 1)
-            out = self.model.step(many, levels, conditions, cache, text_keys)
-            clean = clean_from_prediction(path, self.model.config.prediction, out.prediction, many, levels)
-            return self._guided(clean)
-
-        noise = frame_noise(state.seeds, cache.frame[: state.num_envs], state.latents.shape[2:]).to(self.device)
-        levels = level_grid(rule.steps, path)
-        latent = sample(denoise, noise[:, None], levels, path, method=rule.method, damping=rule.damping)
-        out = self._see(state, latent.repeat(variants, 1, 1, 1, 1), conditions, text_keys)
-        rewards, terminated = self._outcomes(out[: state.num_envs])
-        state = state.extended(latent[:, 0], None if vectors is None else vectors[:, 0])
+        state, latent, hidden = self.dynamics.advance(state, vectors)
+        rewards, terminated = self._outcomes(hidden)
         video = from_model(self.tokenizer.decode(latent))
         return Step(state, video[:, 0] if self.actions_per_step == 1 else video, rewards, terminated)
-
-    def _see(self, state: State, latent: Tensor, conditions: Conditions, text_keys: list) -> Tensor:
-        """The clean pass: writes the new frame's keys and values; returns its hidden tokens."""
-        level = torch.full((len(latent), 1), self.sampling.context_level, device=self.device)
-        seen = self._as_context(latent, state.seeds.repeat(len(self._variants)), state.cache.frame[:, None])
-        return self.model.step(seen, level, conditions, state.cache, text_keys).hidden
-
-    def _as_context(self, latents: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
-        """Past frames as the network is shown them: (B, F, C, h, w), noised to the context level if asked."""
-        if self.sampling.context_level == 0.0 or not self.sampling.context_noise:
-            return latents
-        noise = [frame_noise(seeds, positions[:, i], latents.shape[2:], stream=1) for i in range(latents.shape[1])]
-        level = torch.full(latents.shape[:2], self.sampling.context_level, device=self.device)
-        return mix(self.model.path, latents, torch.stack(noise, dim=1).to(latents), level)
-
-    def _refreshed(self, state: State) -> State:
-        """In "exact" mode, recomputes the cache from the window's latents once the window slides."""
-        window = state.cache.window
-        if self.sampling.cache == "rolling" or not bool((state.cache.frame >= window).any()):
-            return state
-        count = window - 1
-        positions = state.cache.frame[:, None] - count + torch.arange(count, device=self.device)
-        variants = len(self._variants)
-        latents, actions, has_action = (x.repeat(variants, *(1,) * (x.ndim - 1)) for x in state.recent(count))
-        real = positions >= 0
-        mask = causal_mask(count, window, device=self.device) & real[:, None, :]
-        mask = mask | torch.eye(count, dtype=torch.bool, device=self.device)  # rows of frames that never were
-        conditions = self._variant_conditions(state, actions, has_action)
-        self._fill(
-            state, self._as_context(latents, state.seeds.repeat(variants), positions), conditions, positions, mask
-        )
-        return state
-
-    def _prefill(self, state: State, frames: np.ndarray, actions: Any) -> State:  # noqa: ANN401 - any space's value
-        """Passes given frames once, clean, and fills the cache."""
-        num_latents(frames.shape[1], self.actions_per_step)
-        latents = self.tokenizer.encode(to_model(frames, self.device))
-        b, count = latents.shape[:2]
-        if self.sampling.cache == "exact" and count > self.model.config.window:
-            raise FramesError(
-                expected=f"at most {self.model.config.window} given frames for a model without windowed training",
-                got=count,
-                remedy="Pass the last ones only.",
-            )
-        vectors, has_action = self._context_actions(actions, b, count)
-        variants = len(self._variants)
-        positions = torch.arange(count, device=self.device).expand(b * variants, count)
-        conditions = self._variant_conditions(state, vectors.repeat(variants, 1, 1), has_action.repeat(variants, 1))
-        shown = self._as_context(latents.repeat(variants, 1, 1, 1, 1), state.seeds.repeat(variants), positions)
-        mask = causal_mask(count, self.model.config.window, device=self.device)
-        self._fill(state, shown, conditions, positions, mask)
-        for i in range(max(0, count - state.latents.shape[1]), count):
-            state = state.remembered(latents[:, i], vectors[:, i], has_action[:, i], frame=i)
-        return state.at(count)
-
-    def _fill(self, state: State, latents: Tensor, conditions: Conditions, positions: Tensor, mask: Tensor) -> None:
-        levels = torch.full(latents.shape[:2], self.sampling.context_level, device=self.device)
-
-        def record(block: int, k: Tensor, v: Tensor) -> None:
-            state.cache.fill(block, k, v, positions)
-
-        if mask.ndim == 3:  # one per sequence; attention runs on (sequence, place) rows
-            per_frame = latents.shape[-2] * latents.shape[-1] // self.model.config.patch**2
-            places = per_frame + self.model.tokens_beside_patches
-            mask = mask[:, None].expand(-1, places, -1, -1).flatten(0, 1)[:, None]
-        self.model(latents, levels, conditions, positions=positions, mask=mask, record=record)
-
-    @property
-    def _variants(self) -> list[tuple[float, str]]:
-        """(weight, what is dropped) of each evaluation that guidance combines; the full condition comes first."""
-        weights = [("text", self.sampling.text_guidance), ("action", self.sampling.action_guidance)]
-        return [(1.0, ""), *((w - 1.0, name) for name, w in weights if w != 1.0)]
-
-    def _guided(self, clean: Tensor) -> Tensor:
-        """Combines (variants * B, ...) estimates: full + sum of (weight - 1) * (full - without)."""
-        full, *others = clean.chunk(len(self._variants))
-        guided = full
-        for (weight, _), other in zip(self._variants[1:], others, strict=True):
-            guided = guided + weight * (full - other)
-        return guided
-
-    def _conditions(self, state: State, vectors: Tensor | None) -> Conditions:
-        b = state.num_envs
-        dim = self.model.config.action_dim
-        has = torch.full((b, 1), vectors is not None, device=self.device)
-        given = torch.zeros(b, 1, dim, device=self.device) if vectors is None else vectors
-        variants = len(self._variants)
-        return self._variant_conditions(state, given.repeat(variants, 1, 1), has.repeat(variants, 1))
-
-    def _variant_conditions(self, state: State, actions: Tensor, has_action: Tensor) -> Conditions:
-        """Conditions of all variants, stacked; what a variant drops is marked absent."""
-        has_action = has_action.clone()
-        texts = []
-        for i, (_, dropped) in enumerate(self._variants):
-            if dropped == "action":
-                has_action[i * state.num_envs : (i + 1) * state.num_envs] = False
-            texts.append(state.no_text if dropped == "text" else state.text)
-        text = None if state.text is None else torch.cat(texts)
-        return Conditions(actions=actions if self.model.config.action_dim else None, has_action=has_action, text=text)
 
     def _outcomes(self, hidden: Tensor) -> tuple[np.ndarray, np.ndarray]:
         if not self.model.config.heads_out:
@@ -355,77 +283,23 @@ class Simulator:
         scaled = reward[:, 0].float() * self.checkpoint.reward_scale
         return scaled.cpu().numpy().astype(np.float32), (logit[:, 0] > 0).cpu().numpy()
 
-    def _vectors(self, actions: Any, batch: int) -> Tensor:  # noqa: ANN401 - any space's value
-        """One step's actions as (B, 1, action_dim)."""
-        if self.action_space is None:
-            raise ActionError(expected="no actions", got="some", remedy="This world takes None.")
-        stride = self.actions_per_step
-        vectors = action_vectors(self.action_space, actions, 1 if stride == 1 else 2)
-        wanted = (batch,) if stride == 1 else (batch, stride)
-        if vectors.shape[: len(wanted)] != wanted:
-            raise ActionError(
-                expected=f"actions for {wanted} (environments, then actions a step)",
-                got=vectors.shape[: len(wanted)],
-                remedy="Stack one action per environment.",
-            )
-        return torch.from_numpy(vectors.reshape(batch, 1, -1)).to(self.device)
+    def _past(self, actions: Any, batch: int, count: int) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        """Actions that led to each given latent frame, (B, F, A), and whether they are known, (B, F)."""
+        vectors = torch.zeros(batch, count, self.model.config.action_dim, device=self.device)
+        known = torch.zeros(batch, count, dtype=torch.bool, device=self.device)
+        if actions is not None:
+            given = past_vectors(self.action_space, actions, batch, count, self.actions_per_step)
+            vectors[:, 1:] = torch.from_numpy(given).to(self.device)
+            known[:, 1:] = True
+        return vectors, known
 
-    def _context_actions(self, actions: Any, batch: int, count: int) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-        """Actions that led to each given latent frame, (B, F, action_dim), and whether they are known."""
-        dim = self.model.config.action_dim
-        vectors = torch.zeros(batch, count, dim, device=self.device)
-        has = torch.zeros(batch, count, dtype=torch.bool, device=self.device)
-        if actions is None or self.action_space is None or count == 1:
-            return vectors, has
-        given = np.asarray(action_vectors(self.action_space, actions, 2 if _has_batch(actions, batch) else 1))
-        given = np.broadcast_to(given, (batch, *given.shape[-2:]))
-        if given.shape[1] != (count - 1) * self.actions_per_step:
-            raise ActionError(
-                expected=f"{(count - 1) * self.actions_per_step} actions between the given frames",
-                got=given.shape[1],
-                remedy="actions[i] carries frame i to frame i+1.",
-            )
-        vectors[:, 1:] = torch.from_numpy(given.reshape(batch, count - 1, dim)).to(self.device)
-        has[:, 1:] = True
-        return vectors, has
-
-    def _blank(
-        self, batch: int, texts: list[str | None], seed: int | Sequence[int], frame_size: tuple[int, int] | None
-    ) -> State:
-        """A state in which nothing has been seen."""
-        height, width = frame_size or self.frame_size
+    def _blank(self, batch: int, text: Text, seed: int | Sequence[int], size: tuple[int, int]) -> State:
+        """A state in which nothing has been seen, of frames of size (H, W)."""
         config, stride = self.model.config, self.tokenizer.config.spatial_stride
-        check_frame_size(height, width, self.tokenizer.config, patch=config.patch)
-        if config.text is None and any(t is not None for t in texts):
-            raise TextError(expected="no text for a model without a text encoder", got=texts[0], remedy="Pass None.")
-        h, w = height // stride, width // stride
-        cache = RingCache.empty(
-            batch * len(self._variants),
-            blocks=config.depth,
-            tokens=h * w // config.patch**2 + self.model.tokens_beside_patches,
-            window=config.window,
-            heads=config.heads,
-            head_dim=config.width // config.heads,
-            like=self.model.patchify.weight,
-        )
-        seeds = [seed + k for k in range(batch)] if isinstance(seed, (int, np.integer)) else list(seed)
-        return State.blank(
-            cache,
-            seeds=torch.tensor(seeds, dtype=torch.int64),
-            text=self.model.encode_text(texts),
-            no_text=self.model.encode_text([None] * batch),
-            latent_shape=(config.latent_channels, h, w),
-            action_dim=config.action_dim,
-            fingerprint=self.fingerprint,
-        )
-
-    def _check_state(self, state: State) -> None:
-        if state.fingerprint != self.fingerprint or state.cache.keys.shape[1] != state.num_envs * len(self._variants):
-            raise StateError(
-                expected=f"a state of this model ({self.fingerprint}) and this guidance",
-                got=f"one of {state.fingerprint}",
-                remedy="Reset this simulator, or step the one that made the state.",
-            )
+        check_frame_size(*size, self.tokenizer.config, patch=config.patch)
+        texts = checked_texts(text, batch, known=config.text is not None)
+        grid = (size[0] // stride, size[1] // stride)
+        return self.dynamics.blank(checked_seeds(seed, batch), texts, grid, fingerprint=self.fingerprint)
 
 
 def load(
@@ -438,59 +312,3 @@ def load(
         CheckpointError: If it is truncated, foreign, of another version or not finite.
     """
     return Simulator(load_checkpoint(name_or_path, device=device), sampling=sampling, device=device)
-
-
-def _fingerprint(checkpoint: Checkpoint) -> str:
-    digest = hashlib.sha256(str(checkpoint.model.config).encode())
-    # A few rows of every weight tell two trainings of one configuration apart at a small cost.
-    for name, tensor in (*checkpoint.model.state_dict().items(), *checkpoint.tokenizer.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().flatten()[:16].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _batch_size(
-    frames: np.ndarray | None, text: str | Sequence[str | None] | None, seed: int | Sequence[int], num_envs: int | None
-) -> int:
-    told = {
-        "num_envs": num_envs,
-        "frames": len(frames) if isinstance(frames, np.ndarray) and frames.ndim == 5 else None,
-        "text": None if text is None or isinstance(text, str) else len(text),
-        "seed": None if isinstance(seed, (int, np.integer)) else len(seed),
-    }
-    sizes = {k: v for k, v in told.items() if v is not None}
-    if len(set(sizes.values())) > 1 or any(v < 1 for v in sizes.values()):
-        raise StateError(expected="one number of environments", got=sizes, remedy="Make them agree.")
-    return next(iter(sizes.values()), 1)
-
-
-def _size_of(frames: np.ndarray) -> tuple[int, int]:
-    if (
-        not isinstance(frames, np.ndarray)
-        or frames.dtype != np.uint8
-        or frames.ndim not in {4, 5}
-        or frames.shape[-1] != 3
-        or 0 in frames.shape
-    ):
-        got = f"{frames.dtype} {frames.shape}" if isinstance(frames, np.ndarray) else type(frames).__name__
-        raise FramesError(
-            expected="frames as a uint8 array (T, H, W, 3) or (B, T, H, W, 3)", got=got, remedy="Convert them."
-        )
-    return frames.shape[-3], frames.shape[-2]
-
-
-def _has_batch(actions: Any, batch: int) -> bool:  # noqa: ANN401 - any space's value
-    leaf = next(iter(actions.values())) if isinstance(actions, dict) else actions
-    return np.ndim(leaf) > 1 and len(leaf) == batch
-
-
-def _length(actions: Any) -> int:  # noqa: ANN401 - any space's value
-    return _length(next(iter(actions.values()))) if isinstance(actions, dict) else len(actions)
-
-
-def _slice(actions: Any, start: int, stride: int) -> Any:  # noqa: ANN401 - any space's value
-    """Actions of one step with a batch axis of one."""
-    if isinstance(actions, dict):
-        return {k: _slice(v, start, stride) for k, v in actions.items()}
-    taken = np.asarray(actions[start : start + stride])
-    return taken if stride == 1 else taken[None]

@@ -1,6 +1,9 @@
 """State: everything a simulator needs to go on, as a value."""
 
 import hashlib
+import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -8,10 +11,14 @@ from typing import Self
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldsim.errors import StateError
 from worldsim.nn.cache import RingCache
+
+_FORMAT = "worldsim-state"
+_CACHE = ("keys", "values", "frame")
+_FINGERPRINT_SAMPLES = 256  # numbers read of each weight
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,7 @@ class State:
         actions: (B, window, A) ring of the actions that led to them.
         has_action: (B, window) boolean, whether those actions are known.
         fingerprint: Which model it belongs to.
+        variants: The evaluations that guidance combines, as in `Sampling.variants`.
     """
 
     cache: RingCache
@@ -37,6 +45,7 @@ class State:
     actions: Tensor
     has_action: Tensor
     fingerprint: str
+    variants: tuple[str, ...]
 
     @classmethod
     def blank(
@@ -49,6 +58,7 @@ class State:
         latent_shape: tuple[int, int, int],
         action_dim: int,
         fingerprint: str,
+        variants: tuple[str, ...],
     ) -> Self:
         """A state in which no frame has been seen."""
         b, window, like = len(seeds), cache.window, cache.keys
@@ -61,6 +71,7 @@ class State:
             actions=like.new_zeros(b, window, action_dim),
             has_action=torch.zeros(b, window, dtype=torch.bool, device=like.device),
             fingerprint=fingerprint,
+            variants=variants,
         )
 
     @property
@@ -83,25 +94,24 @@ class State:
             has_action=self.has_action.clone(),
         )
 
-    def take(self, index: list[int] | Tensor) -> Self:
+    def take(self, index: Sequence[int] | Tensor) -> Self:
         """The environments at `index`, which may repeat: branch one into many, or reorder and drop.
 
         Raises:
             StateError: If an index is out of range.
         """
-        rows = torch.as_tensor(index, dtype=torch.int64)
-        if rows.ndim != 1 or not len(rows) or int(rows.min()) < 0 or int(rows.max()) >= self.num_envs:
+        rows = torch.as_tensor(index)
+        whole = not rows.is_floating_point() and rows.dtype != torch.bool
+        if rows.ndim != 1 or not len(rows) or not whole or int(rows.min()) < 0 or int(rows.max()) >= self.num_envs:
             raise StateError(
                 expected=f"a list of environment numbers from 0 to {self.num_envs - 1}",
                 got=rows.tolist(),
                 remedy="Correct the list.",
             )
-        variants = self.cache.keys.shape[1] // self.num_envs
-        at = rows.to(self.latents.device)
-        cache_rows = torch.cat([at + v * self.num_envs for v in range(variants)])
+        rows, at = rows.to("cpu", torch.int64), rows.to(self.latents.device, torch.int64)
         return replace(
             self,
-            cache=self.cache.rows(cache_rows),
+            cache=self.cache.rows(torch.cat([at + v * self.num_envs for v in range(len(self.variants))])),
             seeds=self.seeds[rows],
             text=None if self.text is None else self.text[at],
             no_text=None if self.no_text is None else self.no_text[at],
@@ -110,38 +120,41 @@ class State:
             has_action=self.has_action[at],
         )
 
-    def branch(self, count: int, *, seeds: list[int] | None = None) -> Self:
+    def branch(self, count: int, *, seeds: Sequence[int] | None = None) -> Self:
         """`count` copies of a single environment; with `seeds` their futures differ.
 
         Raises:
             StateError: If the state holds more than one environment, or the seeds are not `count`.
         """
-        if self.num_envs != 1 or (seeds is not None and len(seeds) != count):
+        if self.num_envs != 1 or count < 1 or (seeds is not None and len(seeds) != count):
             raise StateError(
-                expected=f"one environment and {count} seeds",
-                got=f"{self.num_envs} and {None if seeds is None else len(seeds)}",
+                expected=f"one environment, at least one copy, and as many seeds as copies ({count})",
+                got=f"{self.num_envs} environments and {None if seeds is None else len(seeds)} seeds",
                 remedy="Use state.take([k]) first.",
             )
         many = self.take([0] * count)
-        return many if seeds is None else replace(many, seeds=torch.tensor(seeds, dtype=torch.int64))
+        return many if seeds is None else replace(many, seeds=torch.tensor(list(seeds), dtype=torch.int64))
 
     @classmethod
-    def join(cls, states: list[Self]) -> Self:
+    def join(cls, states: Sequence[Self]) -> Self:
         """One batch from several.
 
         Raises:
-            StateError: If they belong to different models or frame sizes.
+            StateError: If there is none, or they belong to different models, frame sizes or guidance.
         """
-        first = states[0]
-        if len({(s.fingerprint, s.latents.shape[2:], s.cache.keys.shape[1] // s.num_envs) for s in states}) != 1:
+        kinds = {(s.fingerprint, tuple(s.latents.shape[1:]), s.variants) for s in states}
+        if len(kinds) != 1:
             raise StateError(
-                expected="states of one model, frame size and guidance", got="several", remedy="Join them apart."
+                expected="states of one model, frame size and guidance",
+                got="none" if not kinds else sorted(map(str, kinds)),
+                remedy="Join them apart.",
             )
-        variants = first.cache.keys.shape[1] // first.num_envs
+        first = states[0]
 
         def rows(of: list[Tensor], axis: int) -> Tensor:
-            parts = [t.chunk(variants, dim=axis) for t in of]
-            return torch.cat([p[v] for v in range(variants) for p in parts], dim=axis)
+            # Rows of a cache are ordered by variant, then environment; so must the joined ones be.
+            parts = [t.chunk(len(first.variants), dim=axis) for t in of]
+            return torch.cat([p[v] for v in range(len(first.variants)) for p in parts], dim=axis)
 
         cache = RingCache(
             keys=rows([s.cache.keys for s in states], 1),
@@ -154,10 +167,21 @@ class State:
             fields[name] = None if values[0] is None else torch.cat(values)
         return replace(first, cache=cache, **fields)
 
-    def scatter(self, index: list[int], other: Self) -> Self:
-        """This batch with the environments at `index` replaced by those of `other`."""
+    def scatter(self, index: Sequence[int], other: Self) -> Self:
+        """This batch with the environments at `index` replaced by those of `other`, in that order.
+
+        Raises:
+            StateError: If the numbers do not fit this batch or `other`, or the states do not go together.
+        """
+        rows = [int(row) for row in index]
+        if len(rows) != other.num_envs or len(set(rows)) != len(rows) or not set(rows) <= set(range(self.num_envs)):
+            raise StateError(
+                expected=f"{other.num_envs} different environment numbers from 0 to {self.num_envs - 1}",
+                got=rows,
+                remedy="Give one for each environment of the other state.",
+            )
         order = list(range(self.num_envs))
-        for place, row in enumerate(index):
+        for place, row in enumerate(rows):
             order[row] = self.num_envs + place
         return type(self).join([self, other]).take(order)
 
@@ -190,11 +214,23 @@ class State:
         return self.latents[rows, slots], self.actions[rows, slots], self.has_action[rows, slots]
 
     def save(self, path: str | Path) -> Path:
-        """Writes the state to a safetensors file, atomically."""
+        """Writes the state to a safetensors file, whole or not at all.
+
+        Raises:
+            StateError: If the place cannot be written.
+        """
         path = Path(path)
-        work = path.with_name(f".{path.name}.tmp")
-        save_file(self._tensors(), work, metadata={"format": "worldsim-state", "fingerprint": self.fingerprint})
-        work.replace(path)
+        work = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        meta = {"format": _FORMAT, "fingerprint": self.fingerprint, "variants": json.dumps(self.variants)}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                save_file(self._tensors(), work, metadata=meta)
+                work.replace(path)
+            finally:
+                work.unlink(missing_ok=True)
+        except (OSError, SafetensorError) as error:
+            raise StateError(expected=f"to write {path}", got=error, remedy="Check the place and its space.") from error
         return path
 
     @classmethod
@@ -202,30 +238,48 @@ class State:
         """Reads a saved state.
 
         Raises:
-            StateError: If the file is missing, truncated or of another kind.
+            StateError: If the file is missing, truncated, altered or of another kind.
         """
         try:
             with safe_open(path, "pt", device=str(device)) as stored:
                 meta = stored.metadata() or {}
                 tensors = {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118 - not a dictionary
         except (OSError, SafetensorError) as error:
-            raise StateError(expected=f"a saved state at {path}", got=error, remedy="Save it again.") from error
-        if meta.get("format") != "worldsim-state":
-            raise StateError(expected=f"a saved state at {path}", got="another file", remedy="Pass a saved state.")
-        cache = RingCache(*(tensors.pop(f"cache.{k}") for k in ("keys", "values", "frame")))
-        tensors["seeds"] = tensors["seeds"].cpu()
-        return cls(
-            cache=cache,
-            text=tensors.pop("text", None),
-            no_text=tensors.pop("no_text", None),
-            fingerprint=meta["fingerprint"],
-            **tensors,
-        )
+            raise _not_a_state(path, error) from error
+        if meta.get("format") != _FORMAT:
+            raise _not_a_state(path, "another kind of file")
+        try:
+            cache = RingCache(*(tensors.pop(f"cache.{k}") for k in _CACHE))
+            state = cls(
+                cache=cache,
+                text=tensors.pop("text", None),
+                no_text=tensors.pop("no_text", None),
+                fingerprint=meta["fingerprint"],
+                variants=tuple(json.loads(meta["variants"])),
+                **{**tensors, "seeds": tensors["seeds"].cpu()},
+            )
+            state._check_shapes()
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise _not_a_state(path, f"{type(error).__name__}: {error}") from error
+        return state
 
     def _tensors(self) -> dict[str, Tensor]:
         own = {k: getattr(self, k) for k in ("seeds", "text", "no_text", "latents", "actions", "has_action")}
-        own |= {f"cache.{k}": getattr(self.cache, k) for k in ("keys", "values", "frame")}
+        own |= {f"cache.{k}": getattr(self.cache, k) for k in _CACHE}
         return {k: v.contiguous() for k, v in own.items() if v is not None}
+
+    def _check_shapes(self) -> None:
+        """Raises ValueError if the parts do not belong together."""
+        b, window, cache = self.num_envs, self.cache.window, self.cache
+        leading = {name: tuple(getattr(self, name).shape[:2]) for name in ("latents", "actions", "has_action")}
+        rows = (b * len(self.variants), tuple(cache.values.shape))
+        if (
+            any(shape != (b, window) for shape in leading.values())
+            or (len(cache.frame), tuple(cache.keys.shape)) != rows
+        ):
+            raise ValueError(f"parts of different batches: {leading}, cache {tuple(cache.keys.shape)}")
+        if not all(bool(torch.isfinite(t).all()) for t in self._tensors().values()):
+            raise ValueError("NaN or infinity")
 
 
 def frame_noise(seeds: Tensor, frames: Tensor, shape: torch.Size, *, stream: int = 0) -> Tensor:
@@ -239,3 +293,18 @@ def frame_noise(seeds: Tensor, frames: Tensor, shape: torch.Size, *, stream: int
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
         rows.append(torch.randn(shape, generator=generator))
     return torch.stack(rows)
+
+
+def fingerprint_of(model: nn.Module, tokenizer: nn.Module, configuration: str) -> str:
+    """16 hexadecimal digits that tell models apart: the configuration, and numbers spread over every weight."""
+    digest = hashlib.sha256(configuration.encode())
+    for name, tensor in (*model.state_dict().items(), *tokenizer.state_dict().items()):
+        flat = tensor.detach().flatten()
+        some = flat[:: max(1, len(flat) // _FINGERPRINT_SAMPLES)]
+        digest.update(name.encode())
+        digest.update(some.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _not_a_state(path: str | Path, got: object) -> StateError:
+    return StateError(expected=f"a saved state at {path}", got=got, remedy="Pass a file that `State.save` wrote.")

@@ -1,0 +1,274 @@
+"""Dynamics: a transformer driven frame by frame over latents.
+
+A frame is denoised against the cached past, then passed once more, clean, to extend the cache. The methods here write
+into the state they are given and return it as the next one; `Simulator` decides when to copy.
+
+Shape legend: B environments, V guidance variants, F latent frames, C latent channels, h x w latent grid, A actions.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from worldsim.errors import ConfigError, FramesError, StateError
+from worldsim.nn.cache import RingCache
+from worldsim.noise import VariancePreserving, clean_from_prediction, mix
+from worldsim.sampler import level_grid, sample
+from worldsim.sampling import Sampling
+from worldsim.state import State, frame_noise
+from worldsim.transformer import Conditions, VideoDiT, causal_mask
+
+_CONTEXT_STREAM, _ERROR_STREAM = 1, 2  # of `frame_noise`; stream 0 starts frames
+
+TextKeys = list[tuple[Tensor, Tensor] | None]
+
+
+class Dynamics:
+    """A transformer and how it is sampled.
+
+    Args:
+        model: The transformer, on its device.
+        sampling: How frames are denoised.
+
+    Raises:
+        ConfigError: If the sampling method does not suit the model's noise path.
+    """
+
+    def __init__(self, model: VideoDiT, sampling: Sampling) -> None:
+        if sampling.method == "heun" and isinstance(model.path, VariancePreserving):
+            raise ConfigError(
+                expected="method 'euler' (DDIM) for a model with a variance-preserving path",
+                got="'heun'",
+                remedy="Leave the method out.",
+            )
+        self.model, self.sampling = model, sampling
+        self._levels = level_grid(sampling.steps, model.path)
+        # Texts outlive frames: their keys and values are kept for the state's text they were computed from.
+        self._texts: tuple[Tensor | None, Tensor | None, TextKeys] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.patchify.weight.device
+
+    def blank(self, seeds: list[int], texts: list[str | None], grid: tuple[int, int], *, fingerprint: str) -> State:
+        """A state of len(seeds) environments in which nothing has been seen.
+
+        Args:
+            seeds: One for each environment.
+            texts: One, or None, for each environment.
+            grid: (h, w) of the latents.
+            fingerprint: Which model the state belongs to.
+        """
+        config, variants = self.model.config, self.sampling.variants
+        cache = RingCache.empty(
+            len(seeds) * len(variants),
+            blocks=config.depth,
+            tokens=grid[0] * grid[1] // config.patch**2 + self.model.tokens_beside_patches,
+            window=config.window,
+            heads=config.heads,
+            head_dim=config.width // config.heads,
+            like=self.model.patchify.weight,
+        )
+        return State.blank(
+            cache,
+            seeds=torch.tensor(seeds, dtype=torch.int64),
+            text=self.model.encode_text(texts),
+            no_text=self.model.encode_text([None] * len(seeds)),
+            latent_shape=(config.latent_channels, *grid),
+            action_dim=config.action_dim,
+            fingerprint=fingerprint,
+            variants=variants,
+        )
+
+    def check(self, state: State, fingerprint: str) -> None:
+        """Raises StateError if the state belongs to another model or another guidance."""
+        if state.fingerprint != fingerprint:
+            raise StateError(
+                expected=f"a state of this model ({fingerprint})",
+                got=f"one of {state.fingerprint}",
+                remedy="Step the simulator that made the state, or reset this one.",
+            )
+        if state.variants != self.sampling.variants:
+            raise StateError(
+                expected=f"a state with the evaluations {self.sampling.variants} of this guidance",
+                got=state.variants,
+                remedy="Guidance keeps a cache for each evaluation: reset under the sampling that is to be used.",
+            )
+
+    def advance(self, state: State, action: Tensor | None, noise: Tensor | None = None) -> tuple[State, Tensor, Tensor]:
+        """Denoises the next frame and remembers it, in place.
+
+        Args:
+            state: Where to go on from.
+            action: (B, 1, A) that leads to the frame, or None for an unknown one.
+            noise: (B, 1, C, h, w) to start from; by default what follows from the seeds.
+
+        Returns:
+            The next state, the frame's clean latent (B, 1, C, h, w), and its hidden tokens (B, 1, N, D).
+        """
+        state = self.refreshed(state)
+        conditions, text_keys = self._next_conditions(state, action), self._text_keys(state)
+        if noise is None:
+            noise = frame_noise(state.seeds, state.frame, state.latents.shape[2:])[:, None].to(self.device)
+        denoise = self._denoiser(state, conditions, text_keys)
+        rule = self.sampling
+        latent = sample(denoise, noise, self._levels, self.model.path, method=rule.method, damping=rule.damping)
+        hidden = self._see(state, latent, conditions, text_keys)
+        return state.extended(latent[:, 0], None if action is None else action[:, 0]), latent, hidden
+
+    def observe(self, state: State, latent: Tensor, action: Tensor | None) -> State:
+        """Remembers a frame that was seen rather than denoised, in place.
+
+        Args:
+            state: Where to go on from.
+            latent: (B, 1, C, h, w) clean.
+            action: (B, 1, A) that led to it, or None for an unknown one.
+        """
+        state = self.refreshed(state)
+        self._see(state, latent, self._next_conditions(state, action), self._text_keys(state))
+        return state.extended(latent[:, 0], None if action is None else action[:, 0])
+
+    def denoising_error(
+        self, state: State, latent: Tensor, action: Tensor | None, levels: Sequence[float], draws: int
+    ) -> Tensor:
+        """Mean squared error of the next frame's clean estimates from noisy ones, (B,) float64.
+
+        Args:
+            state: Where the frame follows on; the current slot of its cache is overwritten.
+            latent: (B, 1, C, h, w) the true frame, clean.
+            action: (B, 1, A) that led to it, or None for an unknown one.
+            levels: Noise levels in (0, 1].
+            draws: Draws of the noise, which follows from the state's seeds and frame.
+        """
+        state = self.refreshed(state)
+        denoise = self._denoiser(state, self._next_conditions(state, action), self._text_keys(state))
+        total = torch.zeros(state.num_envs, dtype=torch.float64, device=self.device)
+        for draw in range(draws):
+            noise = frame_noise(state.seeds, state.frame, latent.shape[1:], stream=_ERROR_STREAM + draw).to(latent)
+            for level in levels:
+                at = torch.tensor(level, device=self.device, dtype=latent.dtype)
+                guess = denoise(mix(self.model.path, latent, noise, at.expand(latent.shape[:2])), at)
+                total += (guess - latent).double().square().mean(dim=(1, 2, 3, 4))
+        return total / (draws * len(levels))
+
+    def prefill(self, state: State, latents: Tensor, actions: Tensor, has_action: Tensor) -> State:
+        """Passes given frames once, clean, through a blank state, in place.
+
+        Args:
+            state: A blank state.
+            latents: (B, F, C, h, w).
+            actions: (B, F, A); `actions[:, i]` led to frame i.
+            has_action: (B, F) boolean, whether they are known.
+
+        Raises:
+            FramesError: If a model that must be refreshed is given more frames than its window.
+        """
+        window, count = self.model.config.window, latents.shape[1]
+        if self.sampling.cache == "exact" and count > window:
+            raise FramesError(
+                expected=f"at most {window} given (latent) frames for a model without windowed training",
+                got=count,
+                remedy="Pass the last ones only.",
+            )
+        positions = torch.arange(count, device=self.device).expand(len(state.variants) * state.num_envs, count)
+        self._fill(state, latents, actions, has_action, positions, causal_mask(count, window, device=self.device))
+        for i in range(max(0, count - window), count):
+            state = state.remembered(latents[:, i], actions[:, i], has_action[:, i], frame=i)
+        return state.at(count)
+
+    def refreshed(self, state: State) -> State:
+        """In "exact" mode, recomputes the cache in place from the window's latents once the window slides."""
+        window = state.cache.window
+        if self.sampling.cache == "rolling" or not bool((state.cache.frame >= window).any()):
+            return state
+        count = window - 1
+        latents, actions, has_action = state.recent(count)
+        positions = state.cache.frame[:, None] - count + torch.arange(count, device=self.device)
+        # Rows that have seen fewer frames than the window hold nothing at negative positions; a frame that never was
+        # sees itself alone, so that no row is empty.
+        mask = causal_mask(count, window, device=self.device) & (positions >= 0)[:, None, :]
+        mask = mask | torch.eye(count, dtype=torch.bool, device=self.device)
+        places = state.cache.keys.shape[2]
+        rows = mask[:, None].expand(-1, places, -1, -1).flatten(0, 1)[:, None]
+        self._fill(state, latents, actions, has_action, positions, rows)
+        return state
+
+    def _denoiser(
+        self, state: State, conditions: Conditions, text_keys: TextKeys
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The guided clean estimate as a function of (x, level), which samplers take."""
+        model, variants = self.model, len(state.variants)
+
+        def denoise(x: Tensor, level: Tensor) -> Tensor:
+            many = _repeated(x, variants)
+            levels = level.to(x).expand(len(many), 1)
+            out = model.step(many, levels, conditions, state.cache, text_keys)
+            clean = clean_from_prediction(model.path, model.config.prediction, out.prediction, many, levels)
+            return self.sampling.guided(clean)
+
+        return denoise
+
+    def _see(self, state: State, latent: Tensor, conditions: Conditions, text_keys: TextKeys) -> Tensor:
+        """The clean pass: writes the new frame's keys and values; returns its hidden tokens (B, 1, N, D)."""
+        seen = _repeated(self._as_context(latent, state.seeds, state.frame[:, None]), len(state.variants))
+        level = torch.full(seen.shape[:2], self.sampling.context_level, device=self.device)
+        hidden = self.model.step(seen, level, conditions, state.cache, text_keys).hidden
+        return hidden[: state.num_envs]
+
+    def _as_context(self, latents: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
+        """Past frames as the network is shown them, (B, F, C, h, w): noised to the context level if asked."""
+        if self.sampling.context_level == 0.0 or not self.sampling.context_noise:
+            return latents
+        noise = [
+            frame_noise(seeds, positions[:, i], latents.shape[2:], stream=_CONTEXT_STREAM)
+            for i in range(latents.shape[1])
+        ]
+        level = torch.full(latents.shape[:2], self.sampling.context_level, device=self.device)
+        return mix(self.model.path, latents, torch.stack(noise, dim=1).to(latents), level)
+
+    def _fill(
+        self, state: State, latents: Tensor, actions: Tensor, has_action: Tensor, positions: Tensor, mask: Tensor
+    ) -> None:
+        """Recomputes the cache from a run of clean frames; `positions` is (V * B, F)."""
+        variants = len(state.variants)
+        shown = _repeated(self._as_context(latents, state.seeds, positions[: state.num_envs]), variants)
+        levels = torch.full(shown.shape[:2], self.sampling.context_level, device=self.device)
+        conditions = self._conditions(state, actions, has_action)
+
+        def record(block: int, k: Tensor, v: Tensor) -> None:
+            state.cache.fill(block, k, v, positions)
+
+        self.model(shown, levels, conditions, positions=positions, mask=mask, record=record)
+
+    def _next_conditions(self, state: State, action: Tensor | None) -> Conditions:
+        """Conditions of one new frame."""
+        has = torch.full((state.num_envs, 1), action is not None, device=self.device)
+        given = state.actions.new_zeros(state.num_envs, 1, state.actions.shape[2]) if action is None else action
+        return self._conditions(state, given, has)
+
+    def _conditions(self, state: State, actions: Tensor, has_action: Tensor) -> Conditions:
+        """Conditions of all variants, stacked (V * B, F, ...); what a variant leaves out is marked absent."""
+        variants = state.variants
+        known = torch.cat([has_action if v != "action" else torch.zeros_like(has_action) for v in variants])
+        return Conditions(
+            actions=_repeated(actions, len(variants)) if self.model.config.action_dim else None,
+            has_action=known,
+            text=self._text(state),
+        )
+
+    def _text(self, state: State) -> Tensor | None:
+        if state.text is None or state.no_text is None or len(state.variants) == 1:
+            return state.text
+        return torch.cat([state.no_text if v == "text" else state.text for v in state.variants])
+
+    def _text_keys(self, state: State) -> TextKeys:
+        if self._texts is None or self._texts[0] is not state.text or self._texts[1] is not state.no_text:
+            self._texts = (state.text, state.no_text, self.model.text_keys(self._text(state)))
+        return self._texts[2]
+
+
+def _repeated(x: Tensor, times: int) -> Tensor:
+    """(B, ...) to (times * B, ...)."""
+    return x if times == 1 else x.repeat(times, *(1,) * (x.ndim - 1))

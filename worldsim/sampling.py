@@ -1,0 +1,74 @@
+"""How a simulator denoises: the options of a step, and guidance."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from worldsim.config import Config
+from worldsim.errors import ConfigError
+from worldsim.sampler import Method
+
+FULL = "full"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(Config):
+    """How frames are denoised.
+
+    Attributes:
+        steps: Denoising steps a frame.
+        method: First-order "euler" (DDIM on a variance-preserving path) or second-order "heun".
+        text_guidance: Weight of classifier-free guidance by the text (Ho & Salimans 2022); 1 is none.
+        action_guidance: The same for actions.
+        damping: Factor on every denoising update but a frame's last; slightly below 1 counters drift.
+        context_level: The noise level that the network is told of past frames.
+        context_noise: Whether past frames are in fact noised to that level.
+        cache: "rolling" keeps each frame's keys and values as computed when it was new, which is exact for models
+            trained with windowed attention; "exact" recomputes the window once it slides, for models that were not.
+    """
+
+    steps: int = 2
+    method: Method = "euler"
+    text_guidance: float = 1.0
+    action_guidance: float = 1.0
+    damping: float = 1.0
+    context_level: float = 0.0
+    context_noise: bool = True
+    cache: Literal["rolling", "exact"] = "rolling"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0.0 <= self.context_level < 1.0:
+            raise ConfigError(
+                expected="at least one step and a context level in [0, 1)",
+                got=f"{self.steps} and {self.context_level}",
+                remedy="Correct them.",
+            )
+        if not 0.0 < self.damping <= 1.0 or not all(map(math.isfinite, (self.text_guidance, self.action_guidance))):
+            raise ConfigError(
+                expected="damping in (0, 1] and finite guidance weights",
+                got=f"{self.damping}, {self.text_guidance} and {self.action_guidance}",
+                remedy="Correct them.",
+            )
+        if self.method not in {"euler", "heun"} or self.cache not in {"rolling", "exact"}:
+            raise ConfigError(
+                expected="method 'euler' or 'heun' and cache 'rolling' or 'exact'",
+                got=f"{self.method!r} and {self.cache!r}",
+                remedy="Choose among these.",
+            )
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """What is left out of the conditions in each evaluation that guidance combines; the full one comes first."""
+        weights = {"text": self.text_guidance, "action": self.action_guidance}
+        return (FULL, *(name for name, weight in weights.items() if weight != 1.0))
+
+    def guided(self, clean: Tensor) -> Tensor:
+        """Combines (variants * B, ...) estimates into (B, ...): full + sum of (weight - 1) * (full - without)."""
+        weights = {"text": self.text_guidance, "action": self.action_guidance}
+        full, *others = clean.chunk(len(self.variants))
+        guided = full
+        for name, without in zip(self.variants[1:], others, strict=True):
+            guided = guided + (weights[name] - 1.0) * (full - without)
+        return guided
