@@ -6,7 +6,7 @@ lawful clip: what was *commanded*. An evaluator that compares the pixels with it
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -14,12 +14,9 @@ import numpy as np
 
 from envs.captions import COLOURS
 from envs.errors import SceneError, UnknownNameError
-from envs.room.env import RoomEnv, RoomState
+from envs.room.film import Edit, Take, record
 from envs.room.moves import MOVES, commanded_poses
-from envs.room.rendering import Picture
-from envs.room.scene import Scene
 from envs.room.staging import linear_colour
-from envs.room.textures import NUM_SURFACES
 from envs.violations import Maker, Record, check_severity
 
 WOBBLE_RAD = float(np.radians(3.0))
@@ -36,72 +33,7 @@ _LEAST_SHARE = 0.01
 """Share of the frame that a solid must cover to be worth violating."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Edit:
-    """How a frame is drawn differently from the state of the world.
-
-    Attributes:
-        camera: (4, 4) pose instead of the true one.
-        room_shift_m: (3,) shift of the room's textures.
-        texture_shift_m: Slot -> (3,) shift of a solid's texture in its own axes.
-        offset_m: Slot -> (3,) displacement of a solid.
-        scale: Slot -> factor on the size of a solid, which keeps standing on the floor.
-        colour: Slot -> linear-light colour of a solid.
-    """
-
-    camera: np.ndarray
-    room_shift_m: np.ndarray = field(default_factory=lambda: np.zeros(3))
-    texture_shift_m: dict[int, np.ndarray] = field(default_factory=dict)
-    offset_m: dict[int, np.ndarray] = field(default_factory=dict)
-    scale: dict[int, float] = field(default_factory=dict)
-    colour: dict[int, np.ndarray] = field(default_factory=dict)
-
-
 _Edits = list[Edit | None]
-
-
-@dataclass(frozen=True, eq=False)
-class _Take:
-    """A lawful recording with what is needed to draw its frames again."""
-
-    env: RoomEnv
-    states: list[RoomState]
-    record: Record
-
-    @property
-    def scene(self) -> Scene:
-        return self.states[0].scene
-
-    @property
-    def cameras(self) -> np.ndarray:
-        return self.record.truth["world_from_camera"]
-
-    def shares(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """(N,) mean share of the frame that each slot covers in frames start:stop."""
-        seen = self.record.truth["segmentation"][start:stop]
-        return np.array([(seen == slot + 1).mean() for slot in range(self.env.slots)])
-
-    def draw(self, frame: int, edit: Edit) -> Picture:
-        """A frame as edited."""
-        stage, world = self.env.restore(self.states[frame]), self.env.world
-        tones, shift = stage.textures.tones.copy(), stage.slot_shift_m.copy()
-        for slot, colour in edit.colour.items():
-            tones[NUM_SURFACES + slot] = colour
-        for slot, vector in edit.texture_shift_m.items():
-            shift[slot] = vector
-        sizes, bounds = world.model.geom_size.copy(), world.model.geom_rbound.copy()
-        for slot, factor in edit.scale.items():
-            geom = int(np.flatnonzero(world.slot_of_geom == slot)[0])
-            world.model.geom_size[geom] *= factor
-            world.model.geom_rbound[geom] *= factor
-            world.shift_solid(slot, np.array([0.0, 0.0, (factor - 1.0) * world.poses()[slot, 2, 3]]))
-        for slot, offset in edit.offset_m.items():
-            world.shift_solid(slot, offset)
-        textures = replace(stage.textures, tones=tones)
-        stage = replace(stage, textures=textures, room_shift_m=edit.room_shift_m, slot_shift_m=shift)
-        picture = self.env.renderer.render(stage, edit.camera)
-        world.model.geom_size[:], world.model.geom_rbound[:] = sizes, bounds
-        return picture
 
 
 @dataclass(frozen=True)
@@ -116,7 +48,7 @@ class Recipe:
     """
 
     paths: tuple[str, ...]
-    edits: Callable[[_Take, float, np.random.Generator], _Edits | None]
+    edits: Callable[[Take, float, np.random.Generator], _Edits | None]
     meaning: str
 
 
@@ -170,7 +102,7 @@ def _make(
     env: Mapping[str, Any] | None = None,
 ) -> tuple[Record, Record]:
     for _ in range(_ATTEMPTS):
-        take = _record(rng, camera_path or str(rng.choice(recipe.paths)), size, num_frames, env or {})
+        take = record(rng, camera_path or str(rng.choice(recipe.paths)), size, num_frames, env or {})
         edits = recipe.edits(take, severity, rng)
         if edits is None:
             continue
@@ -188,32 +120,7 @@ def _make(
     )
 
 
-def _record(
-    rng: np.random.Generator, camera_path: str, size: tuple[int, int], num_frames: int, arguments: Mapping[str, Any]
-) -> _Take:
-    """A lawful recording along a camera path, among solids at rest unless the arguments say otherwise."""
-    factors = {"motion": "rest", **arguments.get("factors", {})}
-    defaults = {"task": False, "camera_path": camera_path, "episode_frames": num_frames - 1}
-    env = RoomEnv(size, **{**defaults, **arguments, "factors": factors})
-    frame, info = env.reset(seed=int(rng.integers(2**31)))
-    frames, truths, states, actions = [frame], [info["truth"]], [env.get_state()], []
-    for _ in range(num_frames - 1):
-        actions.append(info["scripted_action"])
-        frame, *_, info = env.step(actions[-1])
-        frames.append(frame)
-        truths.append(info["truth"])
-        states.append(env.get_state())
-    record = Record(
-        frames=np.stack(frames),
-        actions=np.stack(actions),
-        truth={key: np.stack([t[key] for t in truths]) for key in truths[0]},
-        fps=float(env.metadata["render_fps"]),
-        text=info["caption"],
-    )
-    return _Take(env, states, record)
-
-
-def _pick(take: _Take, rng: np.random.Generator) -> int | None:
+def _pick(take: Take, rng: np.random.Generator) -> int | None:
     """A slot that is seen well, or None."""
     good = np.flatnonzero(take.shares() >= _LEAST_SHARE)
     return int(rng.choice(good)) if len(good) else None
@@ -223,7 +130,7 @@ def _unit(vector: np.ndarray) -> np.ndarray:
     return vector / np.linalg.norm(vector)
 
 
-def _camera_wobble(take: _Take, severity: float, rng: np.random.Generator) -> _Edits:
+def _camera_wobble(take: Take, severity: float, rng: np.random.Generator) -> _Edits:
     edits: _Edits = [None]
     for camera in take.cameras[1:]:
         # Within two standard deviations the lens stays inside the walker's body, so inside the room.
@@ -245,7 +152,7 @@ def _rotation(vector: np.ndarray) -> np.ndarray:
     return np.eye(3) + np.sin(angle) * cross + (1.0 - np.cos(angle)) * cross @ cross
 
 
-def _texture_swim_object(take: _Take, severity: float, rng: np.random.Generator) -> _Edits | None:
+def _texture_swim_object(take: Take, severity: float, rng: np.random.Generator) -> _Edits | None:
     slot = _pick(take, rng)
     if slot is None:
         return None
@@ -254,14 +161,14 @@ def _texture_swim_object(take: _Take, severity: float, rng: np.random.Generator)
     return [None, *(Edit(camera=camera, texture_shift_m={slot: step * t}) for t, camera in later)]
 
 
-def _texture_swim_room(take: _Take, severity: float, rng: np.random.Generator) -> _Edits:
+def _texture_swim_room(take: Take, severity: float, rng: np.random.Generator) -> _Edits:
     # All three axes take part, so that the texture moves on every face.
     step = _unit(rng.choice([-1.0, 1.0], size=3) * rng.uniform(0.5, 1.0, size=3)) * SWIM_M_PER_FRAME * severity
     later = enumerate(take.cameras[1:], start=1)
     return [None, *(Edit(camera=camera, room_shift_m=step * t) for t, camera in later)]
 
 
-def _object_popping(take: _Take, severity: float, rng: np.random.Generator) -> _Edits | None:
+def _object_popping(take: Take, severity: float, rng: np.random.Generator) -> _Edits | None:
     slot, phase = _pick(take, rng), int(rng.integers(1, POP_FRAMES + 1))
     if slot is None:
         return None
@@ -273,7 +180,7 @@ def _object_popping(take: _Take, severity: float, rng: np.random.Generator) -> _
     ]
 
 
-def _scale_drift(take: _Take, severity: float, rng: np.random.Generator) -> _Edits:
+def _scale_drift(take: Take, severity: float, rng: np.random.Generator) -> _Edits:
     del rng
     start, edits = take.cameras[0, :3, 3], []
     for t, camera in enumerate(take.cameras):
@@ -285,7 +192,7 @@ def _scale_drift(take: _Take, severity: float, rng: np.random.Generator) -> _Edi
     return [None, *edits[1:]]
 
 
-def _ignored_actions(take: _Take, severity: float, rng: np.random.Generator) -> _Edits:
+def _ignored_actions(take: Take, severity: float, rng: np.random.Generator) -> _Edits:
     del rng
     state, actions = take.states[0], take.record.actions
     moves = actions if take.env.continuous else MOVES[actions]
@@ -294,7 +201,7 @@ def _ignored_actions(take: _Take, severity: float, rng: np.random.Generator) -> 
     return [None, *(Edit(camera=pose) for pose in poses[1:])]
 
 
-def _world_forgotten(take: _Take, severity: float, rng: np.random.Generator) -> _Edits | None:
+def _world_forgotten(take: Take, severity: float, rng: np.random.Generator) -> _Edits | None:
     """Solids that were seen have moved and changed colour once none of them is in view."""
     seen = np.flatnonzero(take.shares(0, 1) >= _LEAST_SHARE).tolist()
     in_view = np.array([np.isin(s, np.add(seen, 1)).mean() for s in take.record.truth["segmentation"]])
@@ -319,7 +226,7 @@ def _world_forgotten(take: _Take, severity: float, rng: np.random.Generator) -> 
     return [None] * start + late
 
 
-def _impossible_support(take: _Take, severity: float, rng: np.random.Generator) -> _Edits | None:
+def _impossible_support(take: Take, severity: float, rng: np.random.Generator) -> _Edits | None:
     slot = _pick(take, rng)
     if slot is None:
         return None
