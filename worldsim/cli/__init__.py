@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "score": ("worldsim.cli.score", "Grade a video for physics, 3D coherence, fidelity and quality."),
     "validate": ("worldsim.cli.validate", "Measure the evaluators' own accuracy."),
     "import": ("worldsim.cli.import_", "Convert other projects' checkpoints."),
+    "card": ("worldsim.cli.card", "Measure a learned world on fresh episodes, and write its card."),
     "info": ("worldsim.cli.info", "Describe a dataset, a checkpoint or a video."),
 }
 

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from worldsim.errors import TrainingError
+from worldsim.files import write_text
 from worldsim.training.config import OptimiserConfig, TrainConfig
 
 
@@ -84,7 +85,7 @@ def _claim(file: Path, config: TrainConfig, *, resume: bool) -> None:
                 remedy="Pass resume (--resume) to go on with it, or choose another directory.",
             )
         _check_resumable(json.loads(file.read_text()), json.loads(wanted), file)
-    write_atomically(file, wanted)
+    write_text(file, wanted)
 
 
 def _check_resumable(old: dict[str, Any], new: dict[str, Any], file: Path) -> None:
@@ -206,10 +207,3 @@ def generator_for(seed: int, phase: str, step: int) -> torch.Generator:
     """The source of everything random in one update."""
     digest = int.from_bytes(f"{phase}".encode()[:4].ljust(4, b"\0"), "little")
     return torch.Generator().manual_seed((seed * 1_000_003 + digest) * 1_000_003 + step)
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Writes a text file so that it is never seen half-written."""
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=".", suffix=".tmp", delete=False) as stream:
-        stream.write(text)
-    os.replace(stream.name, file)  # noqa: PTH105

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from worldsim.checkpoint import Checkpoint, save_checkpoint
 from worldsim.data import Dataset
 from worldsim.spaces import action_dim
-from worldsim.tokenizer import ConvTokenizer, build_tokenizer
+from worldsim.tokenizer import ConvTokenizer
 from worldsim.training.config import TrainConfig
 from worldsim.training.data import FrameSource, LatentSource, cached_latents, check_dataset, reward_scale
 from worldsim.training.losses import dynamics_loss
@@ -68,7 +68,7 @@ def _train_tokenizer(
     config: TrainConfig, dataset: Dataset, run: Run, device: torch.device, *, show_progress: bool
 ) -> ConvTokenizer:
     torch.manual_seed(config.seed)  # initial weights
-    tokenizer = build_tokenizer(config.tokenizer).to(device)
+    tokenizer = ConvTokenizer(config.tokenizer).to(device)
     learner = Learner(tokenizer, config.tokenizer_optimiser, run.path / "tokenizer")
     restored = learner.restore()
     if restored:

@@ -1,0 +1,171 @@
+"""How good a learned world is, on episodes that it was never trained on: the figures of its card."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from eval import Clip
+from eval.control import delta_psnr
+from eval.errors import MeasureError
+from eval.fidelity import psnr, ssim
+from eval.physics.plausibility import auroc
+from eval.physics.velocity import velocity_error
+from eval.uncertainty import mean_interval
+from worldsim.checkpoint import Checkpoint
+from worldsim.cli.demo_cases import GIVEN
+from worldsim.data import Episode
+from worldsim.simulator import Simulator
+from worldsim.transformer import VideoDiT
+from worldsim.video import from_model, to_model
+
+HORIZONS = (1, 4, 16, 64)
+CEILING_DB = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One figure with its 95 % interval over episodes.
+
+    Attributes:
+        name: What was measured.
+        unit: Its unit.
+        value: The mean over episodes.
+        low: Lower end of the interval.
+        high: Upper end.
+        count: Episodes, or events, that it rests on.
+    """
+
+    name: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+def measure(simulator: Simulator, episodes: Sequence[Episode], *, seed: int, still_camera: bool) -> list[Figure]:
+    """All figures.
+
+    Args:
+        simulator: The learned world.
+        episodes: Fresh episodes of one length, with rewards and captions.
+        seed: Seed of the dreams and of the bootstrap.
+        still_camera: Whether bodies can be followed by colour (Bounce), so that velocities are measured.
+    """
+    truth = np.stack([e.frames for e in episodes])
+    actions = np.stack([np.asarray(e.actions) for e in episodes])
+    dreamt, rewards = _roll(simulator, episodes, truth, actions, seed=seed)
+    swapped, _ = _roll(simulator, episodes, truth, np.roll(actions, 1, axis=0), seed=seed)
+    untrained, _ = _roll(_untrained(simulator), episodes, truth, actions, seed=seed)
+    held = np.repeat(truth[:, GIVEN - 1 : GIVEN], truth.shape[1], axis=1)
+    decoded = _through_the_tokenizer(simulator, truth)
+    rng = np.random.default_rng(seed)
+    figures = []
+    videos = {
+        "dream": dreamt,
+        "tokenizer alone (ceiling)": decoded,
+        "last frame repeated": held,
+        "untrained transformer": untrained,
+    }
+    for horizon in (h for h in HORIZONS if GIVEN - 1 + h < truth.shape[1]):
+        at = GIVEN - 1 + horizon
+        for name, video in videos.items():
+            values = [
+                float(min(psnr(v[at : at + 1], t[at : at + 1])[0], CEILING_DB))
+                for v, t in zip(video, truth, strict=True)
+            ]
+            figures.append(_mean(f"PSNR after {horizon} frames, {name}", "dB", values, rng))
+        similar = [float(ssim(v[at : at + 1], t[at : at + 1])[0]) for v, t in zip(dreamt, truth, strict=True)]
+        figures.append(_mean(f"SSIM after {horizon} frames, dream", "", similar, rng))
+        gained = [
+            float(delta_psnr(t, d, s, ceiling_db=CEILING_DB)[at])
+            for t, d, s in zip(truth, dreamt, swapped, strict=True)
+        ]
+        figures.append(_mean(f"ΔPSNR of actions after {horizon} frames", "dB", gained, rng))
+    if still_camera:
+        figures += _velocities(dreamt, truth, simulator.fps, rng)
+    return figures + _rewards(rewards, np.stack([e.rewards for e in episodes])[:, GIVEN - 1 :])
+
+
+def _roll(
+    simulator: Simulator, episodes: Sequence[Episode], truth: np.ndarray, actions: np.ndarray, *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Dreams (B, T, H, W, 3) and predicted rewards (B, T - GIVEN)."""
+    texts = [e.caption or None for e in episodes] if simulator.checkpoint.model.config.text else None
+    seeds = [seed + k for k in range(len(episodes))]
+    state, _ = simulator.reset(frames=truth[:, :GIVEN], actions=actions[:, : GIVEN - 1], text=texts, seed=seeds)
+    frames, rewards = list(truth[:, :GIVEN].swapaxes(0, 1)), []
+    for t in range(GIVEN - 1, actions.shape[1]):
+        step = simulator.step(state, actions[:, t], donate=True)
+        state = step.state
+        frames.append(step.frames)
+        rewards.append(step.rewards)
+    return np.stack(frames, axis=1), np.stack(rewards, axis=1)
+
+
+def _untrained(simulator: Simulator) -> Simulator:
+    torch.manual_seed(0)
+    known = simulator.checkpoint
+    fresh = Checkpoint(
+        tokenizer=known.tokenizer,
+        model=VideoDiT(known.model.config),
+        action_space=known.action_space,
+        fps=known.fps,
+        frame_size=known.frame_size,
+    )
+    return Simulator(fresh, sampling=simulator.sampling)
+
+
+@torch.inference_mode()
+def _through_the_tokenizer(simulator: Simulator, truth: np.ndarray) -> np.ndarray:
+    tokenizer = simulator.tokenizer
+    return np.stack([from_model(tokenizer.decode(tokenizer.encode(to_model(v[None])), starts=True))[0] for v in truth])
+
+
+def _velocities(dreamt: np.ndarray, truth: np.ndarray, fps: float, rng: np.random.Generator) -> list[Figure]:
+    found: dict[str, list[float]] = {}
+    for horizon in HORIZONS[2:]:
+        stop = GIVEN + horizon
+        if stop > truth.shape[1]:
+            continue
+        for video, reference in zip(dreamt, truth, strict=True):
+            clip = Clip(frames=video[:stop], fps=fps, reference=Clip(frames=reference[:stop], fps=fps))
+            score = velocity_error(clip, context=GIVEN)
+            if score.value is None:
+                continue
+            found.setdefault(f"velocity error over {horizon} frames|side/s", []).append(score.value)
+            found.setdefault(f"velocity error over {horizon} frames, tracking floor|side/s", []).append(
+                float(score.details["floor"])
+            )
+            present = 1.0 - float(score.details["missing"])
+            found.setdefault(f"share of bodies present over {horizon} frames|", []).append(present)
+    return [_mean(*name.split("|"), values, rng) for name, values in found.items()]
+
+
+def _rewards(predicted: np.ndarray, true: np.ndarray) -> list[Figure]:
+    """How well predicted rewards tell rewarded frames from others, in dreams that may have left the truth."""
+    figures = []
+    for name, positive in (("reward above 0", true > 0), ("reward below 0", true < 0)):
+        sign = 1.0 if name.endswith("above 0") else -1.0
+        try:
+            area = auroc(sign * predicted[true == 0], sign * predicted[positive])
+        except MeasureError:
+            continue  # no such event in these episodes; the card says so by leaving the figure out
+        count = int(positive.sum())
+        figures.append(
+            Figure(name=f"AUROC of {name}", unit="", value=area.value, low=area.low, high=area.high, count=count)
+        )
+    return figures
+
+
+def _mean(name: str, unit: str, values: Sequence[float], rng: np.random.Generator) -> Figure:
+    low, high = mean_interval(np.asarray(values), rng=rng)
+    return Figure(name=name, unit=unit, value=float(np.mean(values)), low=low, high=high, count=len(values))
+
+
+def as_rows(figures: Sequence[Figure]) -> list[Mapping[str, Any]]:
+    """The figures as plain data."""
+    return [vars(f) for f in figures]
