@@ -1,0 +1,96 @@
+"""Training speed: tokens a second, and the share of the machine's own matrix-multiply rate.
+
+python benchmarks/train.py [--preset bounce] [--updates 6] [--precision bfloat16] [--device cpu]
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from worldsim.sizes import cost
+from worldsim.training.losses import LatentBatch, dynamics_loss
+from worldsim.training.phase import autocast, pick_device
+from worldsim.training.presets import preset
+from worldsim.training.run import generator_for
+from worldsim.transformer import VideoDiT
+
+ACTIONS = 5
+# A backward pass costs twice a forward one.
+FORWARD_AND_BACKWARD = 3
+
+
+def main() -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="bounce")
+    parser.add_argument("--updates", type=int, default=6)
+    parser.add_argument("--precision", default="bfloat16", choices=["float32", "bfloat16"])
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    device = pick_device(options.device)
+    peak = matmul_rate(device, torch.bfloat16 if options.precision == "bfloat16" else torch.float32)
+    print(
+        f"matrix products, {options.precision}, on {device} with {torch.get_num_threads()} threads: {peak / 1e9:.0f} GFLOP/s"
+    )
+    seconds, tokens, flops = updates(options.preset, options.updates, options.precision, device)
+    rate = flops / seconds
+    print(f"{'preset':<10}{'s an update':>14}{'tokens/s':>12}{'GFLOP/s':>12}{'share':>9}")
+    print(f"{options.preset:<10}{seconds:>14.3f}{tokens / seconds:>12.0f}{rate / 1e9:>12.1f}{rate / peak:>9.1%}")
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
+    """Floating-point operations a second of a square matrix product, the best of several."""
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):
+        best = min(best, timed(lambda: a @ b, device))
+    return 2 * size**3 / best
+
+
+def updates(name: str, count: int, precision: str, device: torch.device) -> tuple[float, int, float]:
+    """Median seconds of an update, its tokens (both streams), and its operations."""
+    config = preset(name, "")
+    model_config = replace(config.model, action_dim=ACTIONS)
+    torch.manual_seed(0)
+    model = VideoDiT(model_config).to(device)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    b, f, channels = config.optimiser.batch_size, config.dynamics.length, model_config.latent_channels
+    batch = LatentBatch(
+        latents=torch.randn(b, f, channels, 8, 8, device=device),
+        actions=torch.rand(b, f, ACTIONS, device=device),
+        rewards=torch.zeros(b, f, device=device),
+        terminated=torch.zeros(b, f, dtype=torch.bool, device=device),
+        known=torch.ones(b, f, dtype=torch.bool, device=device),
+        texts=["a black ball, two red boxes and a blue disc fly under gravity"] * b,
+    )
+    quiet = replace(config.dynamics, bidirectional=0.0)
+
+    def update() -> None:
+        with autocast(device, precision):
+            loss, _ = dynamics_loss(model, batch, quiet, generator_for(0, "bench", 0), feedback=False)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    update()
+    times = sorted(timed(update, device) for _ in range(count))
+    found = cost(model_config, latent_grid=(8, 8))
+    return times[count // 2], 2 * b * f * found.tokens, FORWARD_AND_BACKWARD * 2 * b * f * found.flops_per_pass
+
+
+def timed(action: Callable[[], object], device: torch.device) -> float:
+    """Seconds that it takes."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    begun = time.perf_counter()
+    action()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()
