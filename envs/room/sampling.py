@@ -15,6 +15,7 @@ from envs.room.scene import SHAPES, WALKER_RADIUS_M, Scene, Solid, extent_m
 
 MOTIONS = ("rest", "fall", "roll", "mixed")
 _ROLLING = ("sphere", "cylinder", "capsule")
+_RANGES = ("num_objects", "size_m", "density_kg_per_m3", "room_m", "room_height_m")
 _START_CLEARANCE_M = 0.9
 _LAYOUTS = 24
 
@@ -47,7 +48,7 @@ class Factors:
     texture_seed: int | None = None
 
     def updated(self, options: Mapping[str, Any]) -> "Factors":
-        """These factors with the named ones replaced.
+        """These factors with the named ones replaced; one number for a range fixes it.
 
         Raises:
             UnknownNameError: If a name is not a factor.
@@ -57,7 +58,8 @@ class Factors:
         for name in options:
             if name not in known:
                 raise UnknownNameError(kind="factor", name=name, known=known)
-        changed = replace(self, **options)
+        fixed = {k: (v, v) for k, v in options.items() if k in _RANGES and isinstance(v, int | float | np.number)}
+        changed = replace(self, **{**options, **fixed})
         changed.check()
         return changed
 
@@ -71,7 +73,7 @@ class Factors:
             for name in names:
                 if name not in known:
                     raise UnknownNameError(kind=kind, name=name, known=known)
-        for name in ("num_objects", "size_m", "density_kg_per_m3", "room_m", "room_height_m"):
+        for name in _RANGES:
             pair = np.asarray(getattr(self, name), float)
             floor = 0.0 if name == "num_objects" else 1e-3
             if pair.shape != (2,) or not np.isfinite(pair).all() or not floor <= pair[0] <= pair[1]:

@@ -248,7 +248,7 @@ def test_solids_at_rest_stay_at_rest(seed):
 def test_factors_are_obeyed():
     env = RoomEnv((4, 4))
     options = {
-        "num_objects": (2, 2),
+        "num_objects": 2,
         "shapes": ("box",),
         "colours": ("green", "pink"),
         "size_m": (0.2, 0.25),
