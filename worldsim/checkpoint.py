@@ -25,7 +25,7 @@ from torch import nn
 from worldsim.config import FORMAT_VERSION, ModelConfig, TokenizerConfig
 from worldsim.errors import CheckpointError, UnknownNameError
 from worldsim.spaces import space_from_dict, space_to_dict
-from worldsim.tokenizer import ConvTokenizer, build_tokenizer
+from worldsim.tokenizer import Tokenizer, build_tokenizer
 from worldsim.transformer import VideoDiT
 
 SHIPPED = Path(__file__).parent / "pretrained"
@@ -45,7 +45,7 @@ class Checkpoint:
         meta: Anything else worth keeping: data, training, versions.
     """
 
-    tokenizer: ConvTokenizer
+    tokenizer: Tokenizer
     model: VideoDiT
     action_space: spaces.Space | None
     fps: float

@@ -6,28 +6,14 @@ on no other: encoding and decoding stream, and the first latent of a longer vide
 Shape legend: B videos, T frames, F latent frames, C latent channels.
 """
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.config import TokenizerConfig
-from worldsim.errors import FramesError
-
-
-class Tokenizer(Protocol):
-    """What the simulator needs of a video compression network."""
-
-    config: TokenizerConfig
-
-    def encode(self, frames: Tensor) -> Tensor:
-        """(B, T, 3, H, W) in [-1, 1] to standardised latents (B, F, C, H / stride, W / stride)."""
-        ...
-
-    def decode(self, latents: Tensor, *, starts: bool = False) -> Tensor:
-        """Standardised latents to (B, T, 3, H, W), not clamped; `starts` as in `ConvTokenizer.decode`."""
-        ...
+from worldsim.errors import ConfigError, FramesError
+from worldsim.nn.vit import VisionTransformer
 
 
 def num_latents(num_frames: int, temporal_stride: int) -> int:
@@ -80,8 +66,12 @@ class ConvTokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        if config.spatial_stride != 8:
-            raise FramesError(expected="spatial stride 8", got=config.spatial_stride, remedy="Use 8.")
+        if config.kind != "conv" or config.spatial_stride != 8:
+            raise ConfigError(
+                expected="kind 'conv' and spatial stride 8",
+                got=f"{config.kind!r} and {config.spatial_stride}",
+                remedy="Correct the configuration; 'vit' tokenizers are imported, not trained.",
+            )
         pixels, fine, coarse = 3 * 16 * config.temporal_stride, config.width, 2 * config.width
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(4),
@@ -107,7 +97,7 @@ class ConvTokenizer(nn.Module):
 
     def bottleneck(self, frames: Tensor) -> Tensor:
         """(B, T, 3, H, W) to raw latents (B, F, C, h, w) in (-1, 1)."""
-        check_frame_size(*frames.shape[-2:], self.config)
+        check_frame_size(frames.shape[-2], frames.shape[-1], self.config)
         groups = self.group(frames)
         return self.encoder(groups.flatten(0, 1)).unflatten(0, groups.shape[:2])
 
@@ -169,9 +159,63 @@ class Residual(nn.Module):
         return x + self.second(F.silu(self.first(F.silu(x))))
 
 
-def build_tokenizer(config: TokenizerConfig) -> ConvTokenizer:
-    """The tokenizer of a configuration, with fresh weights."""
-    return ConvTokenizer(config)
+class VitTokenizer(nn.Module):
+    """A vision transformer autoencoder of single frames, bound to one frame size: that of Oasis.
+
+    A latent cell is a patch of `spatial_stride` pixels; the encoder's mean, times `latent_scale`, is the latent.
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        if config.kind != "vit" or config.frame_size is None or config.temporal_stride != 1:
+            raise ConfigError(
+                expected="kind 'vit', a frame size and temporal stride 1",
+                got=f"{config.kind!r}, {config.frame_size} and {config.temporal_stride}",
+                remedy="Correct the configuration.",
+            )
+        check_frame_size(*config.frame_size, config)
+        self.config = config
+        self.grid = (config.frame_size[0] // config.spatial_stride, config.frame_size[1] // config.spatial_stride)
+        pixels, width = 3 * config.spatial_stride**2, config.width
+        self.patchify = nn.Linear(pixels, width)
+        self.encoder = VisionTransformer(width, config.heads, config.encoder_depth, self.grid)
+        self.to_moments = nn.Linear(width, 2 * config.latent_channels)
+        self.from_latent = nn.Linear(config.latent_channels, width)
+        self.decoder = VisionTransformer(width, config.heads, config.decoder_depth, self.grid)
+        self.unpatchify = nn.Linear(width, pixels)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """(B, T, 3, H, W) in [-1, 1] to latents (B, T, C, H / stride, W / stride).
+
+        Raises:
+            FramesError: If the frames have another size than the tokenizer is bound to.
+        """
+        check_frame_size(frames.shape[-2], frames.shape[-1], self.config)
+        p = self.config.spatial_stride
+        patches = rearrange(frames, "B T c (h p) (w q) -> (B T) (h w) (c p q)", p=p, q=p)
+        mean = self.to_moments(self.encoder(self.patchify(patches)))[..., : self.config.latent_channels]
+        latents = rearrange(mean, "(B T) (h w) C -> B T C h w", B=len(frames), h=self.grid[0])
+        return latents * self.config.latent_scale
+
+    def decode(self, latents: Tensor, *, starts: bool = False) -> Tensor:  # noqa: ARG002 - one latent is one frame
+        """Latents (B, T, C, h, w) to frames (B, T, 3, H, W), not clamped; `starts` makes no difference."""
+        p = self.config.spatial_stride
+        x = self.from_latent(rearrange(latents / self.config.latent_scale, "B T C h w -> (B T) (h w) C"))
+        pixels = self.unpatchify(self.decoder(x))
+        pattern = "(B T) (h w) (c p q) -> B T c (h p) (w q)"
+        return rearrange(pixels, pattern, B=len(latents), h=self.grid[0], c=3, p=p)
+
+
+Tokenizer = ConvTokenizer | VitTokenizer
+
+
+def build_tokenizer(config: TokenizerConfig) -> Tokenizer:
+    """The tokenizer of a configuration, with fresh weights.
+
+    Raises:
+        ConfigError: If the configuration is inconsistent.
+    """
+    return VitTokenizer(config) if config.kind == "vit" else ConvTokenizer(config)
 
 
 def _channels(per_channel: Tensor) -> Tensor:

@@ -75,9 +75,10 @@ def test_writing_again_replaces_and_leaves_nothing_behind(saved):
 
 def test_a_failed_write_leaves_the_old_checkpoint(saved, monkeypatch):
     before = load(saved).fingerprint
-    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+    with monkeypatch.context() as patch:
         patch.setattr("worldsim.checkpoint._sha256", lambda file: 1 / 0)
-        save_checkpoint(checkpoint(seed=5), saved, card="second")
+        with pytest.raises(ZeroDivisionError):
+            save_checkpoint(checkpoint(seed=5), saved, card="second")
     assert load(saved).fingerprint == before
     assert sorted(p.name for p in saved.parent.iterdir()) == ["world"]
 

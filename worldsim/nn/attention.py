@@ -36,7 +36,7 @@ def attend(q_BNHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask: Tensor | None =
 
 
 def _attend_by_products(q_BHND: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, mask: Tensor | None) -> Tensor:
-    # PyTorch's fused CPU kernel is several times slower than plain products for short bfloat16 sequences, backward most.
+    # On CPUs the fused kernel is several times slower than plain products for short bfloat16 sequences, backward most.
     scores = (q_BHND * q_BHND.shape[-1] ** -0.5) @ k_BHMD.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)

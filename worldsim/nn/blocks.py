@@ -117,9 +117,11 @@ class Block(nn.Module):
         else:
             modulation = self.modulation(condition).unflatten(-1, (HALVES * PARTS, -1))
         parts = layout.per_token(modulation).unbind(-2)
-        x = self._half(x, parts[:PARTS], self.spatial, self.spatial_mlp, lambda *qkv: layout.spatial(*qkv, text_kv))
+        x = self._half(
+            x, parts[:PARTS], self.spatial, self.spatial_mlp, lambda q, k, v: layout.spatial(q, k, v, text_kv)
+        )
         return self._half(
-            x, parts[PARTS:], self.temporal, self.temporal_mlp, lambda *qkv: layout.temporal(*qkv, self.index)
+            x, parts[PARTS:], self.temporal, self.temporal_mlp, lambda q, k, v: layout.temporal(q, k, v, self.index)
         )
 
     def _half(self, x: Tensor, parts: tuple[Tensor, ...], attention: Attention, mlp: Mlp, mixer) -> Tensor:  # noqa: ANN001

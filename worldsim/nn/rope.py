@@ -46,14 +46,35 @@ def grid_rotation(
         "axial": integer patch coordinates with base 100; sizes and aspect ratios may vary at will.
         "pixel": coordinates from -1 to 1 with frequencies from pi to 128 pi (Oasis' transformer).
     """
+    if kind == "pixel":
+        return pixel_rotation(rows, columns, head_dim // 4, 128.0, dtype, device)
     half = head_dim // 2
-    if kind == "axial":
-        frequencies = 100.0 ** (-torch.arange(0, half, 2, dtype=torch.float64) / half)
-        y, x = torch.arange(rows, dtype=torch.float64), torch.arange(columns, dtype=torch.float64)
-    else:
-        frequencies = torch.linspace(1.0, 128.0, half // 2, dtype=torch.float64) * torch.pi
-        y, x = (torch.linspace(-1.0, 1.0, n, dtype=torch.float64) for n in (rows, columns))
-    angles_y = (y[:, None] * frequencies)[:, None].expand(rows, columns, -1)
-    angles_x = (x[:, None] * frequencies)[None].expand(rows, columns, -1)
-    angles = torch.cat((angles_y, angles_x), dim=-1).reshape(rows * columns, -1)
-    return cos_sin(angles, dtype).to(device)
+    frequencies = 100.0 ** (-torch.arange(0, half, 2, dtype=torch.float64) / half)
+    y, x = torch.arange(rows, dtype=torch.float64), torch.arange(columns, dtype=torch.float64)
+    return _both_axes(y, x, frequencies, dtype).to(device)
+
+
+@lru_cache(maxsize=64)
+def pixel_rotation(
+    rows: int, columns: int, pairs: int, highest: float, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """(rows * columns, 2, 2 * pairs) rotation for coordinates from -1 to 1 on each axis, as Oasis uses.
+
+    Args:
+        rows: Patches down.
+        columns: Patches across.
+        pairs: Pairs for each axis; their frequencies are evenly spaced.
+        highest: Highest frequency in units of pi; the lowest is 1.
+        dtype: Of the result.
+        device: Of the result.
+    """
+    frequencies = torch.linspace(1.0, highest, pairs, dtype=torch.float64) * torch.pi
+    y, x = (torch.linspace(-1.0, 1.0, n, dtype=torch.float64) for n in (rows, columns))
+    return _both_axes(y, x, frequencies, dtype).to(device)
+
+
+def _both_axes(y: Tensor, x: Tensor, frequencies: Tensor, dtype: torch.dtype) -> Tensor:
+    shape = (len(y), len(x), len(frequencies))
+    angles_y = (y[:, None] * frequencies)[:, None].expand(shape)
+    angles_x = (x[:, None] * frequencies)[None].expand(shape)
+    return cos_sin(torch.cat((angles_y, angles_x), dim=-1).flatten(0, 1), dtype)
