@@ -1,9 +1,9 @@
 """Checks the built wheel: it holds every tracked file of the packages, nothing else, and its command starts."""
 
+import os
 import subprocess
 import sys
 import tempfile
-import venv
 import zipfile
 from pathlib import Path
 
@@ -28,14 +28,14 @@ def main(folder: Path) -> int:
     for name in sorted(foreign):
         print(f"in the wheel, but not in the repository: {name}")
     with tempfile.TemporaryDirectory() as scratch:
-        venv.create(scratch, with_pip=True)
-        pip = [f"{scratch}/bin/python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", scratch, wheel]
         subprocess.run(pip, check=True)
-        # The command's help needs none of the dependencies.
-        command = [f"{scratch}/bin/worldsim", "--help"]
-        shown = subprocess.run(command, check=False, capture_output=True, text=True, cwd=scratch)
-    if shown.returncode or "commands:" not in shown.stdout:
-        print(f"worldsim --help failed: {shown.stdout}{shown.stderr}")
+        code = "import sys, worldsim, worldsim.cli; print(worldsim.__file__); worldsim.cli.main(['--help'])"
+        environment = {**os.environ, "PYTHONPATH": scratch}
+        command = [sys.executable, "-c", code]
+        shown = subprocess.run(command, check=False, capture_output=True, text=True, cwd=scratch, env=environment)
+    if shown.returncode or not shown.stdout.startswith(scratch) or "commands:" not in shown.stdout:
+        print(f"the installed wheel does not start: {shown.stdout}{shown.stderr}")
         return 1
     print(f"{wheel.name}: {len(packed)} files, {wheel.stat().st_size / 2**20:.1f} MiB")
     return 1 if missing or foreign else 0
