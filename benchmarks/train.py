@@ -32,9 +32,8 @@ def main() -> None:
     options = parser.parse_args()
     device = pick_device(options.device)
     peak = matmul_rate(device, torch.bfloat16 if options.precision == "bfloat16" else torch.float32)
-    print(
-        f"matrix products, {options.precision}, on {device} with {torch.get_num_threads()} threads: {peak / 1e9:.0f} GFLOP/s"
-    )
+    threads = torch.get_num_threads()
+    print(f"matrix products, {options.precision}, on {device} with {threads} threads: {peak / 1e9:.0f} GFLOP/s")
     seconds, tokens, flops = updates(options.preset, options.updates, options.precision, device)
     rate = flops / seconds
     print(f"{'preset':<10}{'s an update':>14}{'tokens/s':>12}{'GFLOP/s':>12}{'share':>9}")
