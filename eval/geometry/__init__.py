@@ -3,6 +3,6 @@
 Importing this package declares the evaluators of the suite `geometry`.
 """
 
-from eval.geometry import following, known_depth, known_pose, memory, permanence, structure, unknown
+from eval.geometry import following, known_depth, known_pose, learned, memory, permanence, structure, unknown
 
-__all__ = ["following", "known_depth", "known_pose", "memory", "permanence", "structure", "unknown"]
+__all__ = ["following", "known_depth", "known_pose", "learned", "memory", "permanence", "structure", "unknown"]

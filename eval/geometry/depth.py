@@ -45,10 +45,12 @@ class Correspondence:
     Attributes:
         pixels: float32 (H, W, 2) in the source, x then y, centres at +0.5; NaN where undefined.
         visible: (H, W) bool: the source sees the same surface point.
+        magnification: (H, W) how much larger the target shows it than the source, by distance; NaN where undefined.
     """
 
     pixels: np.ndarray
     visible: np.ndarray
+    magnification: np.ndarray
 
 
 def correspond(target: View, source: View, K: np.ndarray, *, tolerance: float = OCCLUSION_TOLERANCE) -> Correspondence:
@@ -84,7 +86,10 @@ def correspond(target: View, source: View, K: np.ndarray, *, tolerance: float = 
     x, y = pixels[..., 0].ravel(), pixels[..., 1].ravel()
     known &= (x >= 0.5) & (x <= width - 0.5) & (y >= 0.5) & (y <= height - 0.5)
     known &= np.abs(seen * np.where(known, depth_m, 1.0) - 1.0) <= tolerance
-    return Correspondence(pixels=pixels, visible=known.reshape(height, width))
+    visible = known.reshape(height, width)
+    distance = depth_m.reshape(height, width)
+    magnification = np.divide(distance, target.depth_m, out=np.full(visible.shape, np.nan), where=visible)
+    return Correspondence(pixels=pixels, visible=visible, magnification=magnification)
 
 
 def sample(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:

@@ -15,6 +15,8 @@ from eval.score import Unmeasurable
 # the picture by more than 8-bit rounding and codec noise do.
 TEXTURE_LEVELS_PER_PX = 2.0
 _TEXTURE_WINDOW = 9
+# A frame with less of the first frame's high-frequency energy than this is too blurred to count its matches as evidence.
+MIN_DETAIL = 0.2
 # Share of the picture below which a comparison does not stand for the frame.
 MIN_TESTED = 0.1
 
@@ -60,6 +62,19 @@ def texture_energy(frame: np.ndarray) -> np.ndarray:
 def textured(*frames: np.ndarray) -> np.ndarray:
     """Where any of the pictures has texture, (H, W) bool: a pixel that lost it on the way stays in the denominator."""
     return np.maximum.reduce([texture_energy(f) for f in frames]) > TEXTURE_LEVELS_PER_PX
+
+
+def detail_kept(greys: np.ndarray) -> np.ndarray:
+    """High-frequency energy of each frame as a share of the first frame's, (T,); at most 1 means detail was lost.
+
+    The energy is the mean square of the Laplacian. A video that blurs keeps few matches, and those are good: without
+    this it would win.
+
+    Args:
+        greys: uint8 (T, H, W).
+    """
+    energy = np.array([float((cv2.Laplacian(g, cv2.CV_32F) ** 2).mean()) for g in greys])
+    return np.divide(energy, energy[0], out=np.ones(len(energy)), where=energy[0] > 0)
 
 
 def spread(indices: int, most: int) -> np.ndarray:

@@ -1,17 +1,21 @@
 """Evaluator for clips whose depth and camera are known: does each frame, warped, land on the others?"""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from eval.clip import Clip
 from eval.geometry import guards
+from eval.geometry.convention import require_convention
 from eval.geometry.depth import FLOW_SIDE, Correspondence, View, correspond, residual_flow_px, sample
 from eval.geometry.guards import textured
 from eval.geometry.pose import check_intrinsics, check_poses, pixel_grid
 from eval.score import Measurement, Unmeasurable, evaluator
 from eval.uncertainty import standard_error
 
+# A surface is compared between views that show it at up to this ratio of sizes.
+MAX_MAGNIFICATION = 1.3
 # A frame is named as offending from this share on; true renders stay below a hundredth.
 OFFENDING_SHARE = 0.05
 
@@ -58,15 +62,17 @@ def views(clip: Clip) -> tuple[list[View], np.ndarray]:
 
 
 def check_pair(target: View, source: View, K: np.ndarray) -> PairCheck | None:
-    """Warps `source` to `target` and measures what still moves; None if they share less than `guards.MIN_TESTED`."""
+    """Warps `source` to `target` and measures what still moves; None if they share less than `MIN_TESTED`."""
     found = correspond(target, source, K)
     if found.visible.mean() < guards.MIN_TESTED:
         return None
     warped = sample(source.frame, found.pixels) * found.visible[..., None]
-    tested = found.visible & textured(target.frame, np.where(found.visible[..., None], warped, target.frame))
+    # Enlarged pictures are soft, reduced ones alias: flow between unequal resolutions is biased.
+    alike = np.abs(np.log(np.where(found.visible, found.magnification, 1.0))) < np.log(MAX_MAGNIFICATION)
+    has_texture = textured(target.frame, np.where(found.visible[..., None], warped, target.frame))
     return PairCheck(
         flow_px=residual_flow_px(warped, target.frame, found.visible),
-        tested=tested,
+        tested=found.visible & alike & has_texture,
         motion_px=commanded_motion_px(found),
     )
 
@@ -81,13 +87,13 @@ def commanded_motion_px(found: Correspondence) -> float:
 
 @evaluator("residual_flow", suite="geometry", unit="share", better="lower", needs=("depth_m", "world_from_camera", "K"))
 def residual_flow(
-    clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 4), max_pairs: int = 200
+    clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
 ) -> Measurement:
     """Share of pixels that still move after warping by the commanded depth and camera.
 
     Every frame is warped into the frames `gaps` later; occluded pixels are found by depth, moving objects follow
-    `world_from_object` where it is known and are masked by `segmentation` where it is not. Lower is better; a true
-    render stays below 0.01.
+    `world_from_object` where it is known and are masked by `segmentation` where it is not. Pixels without texture are
+    not tested. Poses that fit under another camera convention are refused with its name.
 
     Args:
         clip: With depth, poses and intrinsics.
@@ -95,39 +101,107 @@ def residual_flow(
         gaps: Frame distances of the compared pairs.
         max_pairs: At most this many pairs, evenly spread.
     """
+    checks = check_clip(clip, gaps=gaps, max_pairs=max_pairs)
+    _require_motion(checks, threshold_px)
+    found = _summary(checks, clip, threshold_px, least=guards.MIN_TESTED)
+
+    def misfit(poses: np.ndarray) -> float:
+        other = check_clip(replace(clip, truth={**clip.truth, "world_from_camera": poses}), gaps=gaps[:1], max_pairs=6)
+        shares = [c.share_above(threshold_px) for c in other.values() if c and c.tested.mean() >= guards.MIN_TESTED]
+        return float(np.mean(shares)) if shares else float("inf")
+
+    require_convention(np.asarray(clip.truth["world_from_camera"]), found.value, misfit)
+    return found
+
+
+@evaluator(
+    "object_flow",
+    suite="geometry",
+    unit="share",
+    better="lower",
+    needs=("depth_m", "world_from_camera", "K", "segmentation"),
+)
+def object_flow(
+    clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
+) -> Measurement:
+    """As `residual_flow`, on the pixels of objects alone: sees popping and swimming of small things.
+
+    A pixel's width around each object is left out, where colours mix. An object counts as moving where its
+    `world_from_object` says so.
+
+    Args:
+        clip: With depth, poses, intrinsics and segmentation.
+        threshold_px: Residual flow that counts, in pixels at a shorter side of 256.
+        gaps: Frame distances of the compared pairs.
+        max_pairs: At most this many pairs, evenly spread.
+    """
+    checks = check_clip(clip, gaps=gaps, max_pairs=max_pairs)
+    _require_motion(checks, threshold_px)
+    inside = [_interior(s) for s in clip.truth["segmentation"]]
+    kept = {
+        (a, b): None if check is None else replace(check, tested=check.tested & inside[b])
+        for (a, b), check in checks.items()
+    }
+    found = _summary(kept, clip, threshold_px, least=0.0)
+    # Pooled over pixels: a pair in which an object shows three pixels must not weigh as much as one where it is near.
+    flows = np.concatenate([check.flow_px[check.tested] for check in kept.values() if check is not None])
+    value = float((flows > threshold_px).mean())
+    return replace(found, value=value, normalised=1.0 - value, details={**found.details, "pixels": len(flows)})
+
+
+def check_clip(clip: Clip, *, gaps: tuple[int, ...], max_pairs: int) -> dict[tuple[int, int], PairCheck | None]:
+    """Checks of the frame pairs (i, i + gap); None for pairs that do not overlap.
+
+    Raises:
+        Unmeasurable: If there are too few frames, or an array is refused.
+    """
     guards.require_frames(clip, 2)
     with guards.refusals():
         seen, K = views(clip)
         pairs = [(i, i + gap) for gap in gaps for i in range(len(clip) - gap)]
         pairs = [pairs[i] for i in guards.spread(len(pairs), max_pairs)]
-        checks = {(a, b): check_pair(seen[b], seen[a], K) for a, b in pairs}
-    overlapping = {pair: check for pair, check in checks.items() if check is not None}
+        return {(a, b): check_pair(seen[b], seen[a], K) for a, b in pairs}
+
+
+def _require_motion(checks: dict[tuple[int, int], PairCheck | None], threshold_px: float) -> None:
+    overlapping = [check for check in checks.values() if check is not None]
     if not overlapping:
         raise Unmeasurable("insufficient", "no pair of frames sees the same part of the world")
-    if max(check.motion_px for check in overlapping.values()) < threshold_px:
+    if max(check.motion_px for check in overlapping) < threshold_px:
         raise Unmeasurable("inapplicable", "the commanded camera stands still: a frozen picture would pass")
-    # A pair without texture would be 0/0; the share of tested pixels below says how much of the clip has any.
-    measured = {pair: check for pair, check in overlapping.items() if check.tested.mean() >= guards.MIN_TESTED}
-    if not measured:
+
+
+def _summary(
+    checks: dict[tuple[int, int], PairCheck | None], clip: Clip, threshold_px: float, *, least: float
+) -> Measurement:
+    """Mean over the pairs that test at least the share `least` of the picture."""
+    tested = {pair: c for pair, c in checks.items() if c is not None and c.tested.any() and c.tested.mean() >= least}
+    if not tested:
         raise Unmeasurable("insufficient", "too little texture to see a shift of half a pixel")
-    shares = {pair: check.share_above(threshold_px) for pair, check in measured.items()}
+    shares = {pair: check.share_above(threshold_px) for pair, check in tested.items()}
     per_frame = frame_means(shares, len(clip))
     value = float(np.mean(list(shares.values())))
-    tested = sum(float(check.tested.mean()) for check in measured.values())
     return Measurement(
         value=value,
         normalised=1.0 - value,
-        uncertainty=standard_error(np.array(list(shares.values()))),
-        coverage=tested / len(pairs),
+        uncertainty=standard_error(per_frame),
+        coverage=sum(float(check.tested.mean()) for check in tested.values()) / len(checks),
         per_frame=per_frame,
         offending=tuple(int(i) for i in np.flatnonzero(per_frame > OFFENDING_SHARE)),
         details={
-            "pairs": len(pairs),
-            "pairs_measured": len(measured),
-            "median_flow_px": float(np.median([np.median(c.flow_px[c.tested]) for c in measured.values()])),
-            "commanded_motion_px": float(np.median([c.motion_px for c in overlapping.values()])),
+            "pairs": len(checks),
+            "pairs_measured": len(tested),
+            "median_flow_px": float(np.median([np.median(c.flow_px[c.tested]) for c in tested.values()])),
+            "commanded_motion_px": float(np.median([c.motion_px for c in tested.values()])),
         },
     )
+
+
+def _interior(segmentation: np.ndarray) -> np.ndarray:
+    """Pixels of objects whose eight neighbours belong to the same object."""
+    labels = segmentation.astype(np.float32)
+    kernel = np.ones((3, 3), np.uint8)
+    return (segmentation > 0) & (cv2.erode(labels, kernel) == labels) & (cv2.dilate(labels, kernel) == labels)
 
 
 def frame_means(values: dict[tuple[int, int], float], num_frames: int) -> np.ndarray:

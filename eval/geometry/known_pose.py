@@ -1,6 +1,6 @@
 """Evaluators for clips whose camera is known and depth is not: plane-sweep residual, and TSED."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -8,6 +8,7 @@ import numpy as np
 
 from eval.clip import Clip
 from eval.geometry import guards
+from eval.geometry.convention import require_convention
 from eval.geometry.epipolar import fundamental_from_poses, symmetric_epipolar_distance
 from eval.geometry.known_depth import OFFENDING_SHARE, frame_means
 from eval.geometry.matching import Features, detect, match
@@ -149,21 +150,22 @@ def plane_sweep(
         frames, K, left_out = _reduced(clip, K)
         if _commanded_px(poses, K, frames.shape[1:3], max(offsets), np.sqrt(near_m * far_m)) < threshold_px:
             raise Unmeasurable("inapplicable", "the commanded camera stands still: a frozen picture would pass")
-        shares: dict[tuple[int, int], float] = {}
-        tested, pairs, outside = 0.0, 0, 0
-        for swept in sweep_clip(
+        swept = sweep_clip(
             frames, poses, K, offsets=offsets, near_m=near_m, far_m=far_m, planes=planes, left_out=left_out
-        ):
-            pairs += 1
-            if swept.tested.mean() < guards.MIN_TESTED:
-                outside += 1
-                continue
-            shares[swept.source, swept.target] = float((swept.residual_px[swept.tested] > threshold_px).mean())
-            tested += float(swept.tested.mean())
-    if not shares:
-        raise Unmeasurable("insufficient", "too little texture or overlap to compare neighbouring frames")
-    per_frame = frame_means(shares, len(clip))
-    value = float(np.mean(list(shares.values())))
+        )
+        shares, tested, pairs = _tally(swept, threshold_px)
+        if not shares:
+            raise Unmeasurable("insufficient", "too little texture or overlap to compare neighbouring frames")
+        per_frame = frame_means(shares, len(clip))
+        value = float(np.mean(list(shares.values())))
+
+        def misfit(read: np.ndarray) -> float:
+            few = slice(0, 2 * max(offsets) + 2)
+            swept = sweep_clip(frames[few], read[few], K, offsets=offsets, near_m=near_m, far_m=far_m, planes=planes)
+            shares, *_ = _tally(swept, threshold_px)
+            return float(np.mean(list(shares.values()))) if shares else float("inf")
+
+        require_convention(poses, value, misfit)
     return Measurement(
         value=value,
         normalised=1.0 - value,
@@ -171,8 +173,20 @@ def plane_sweep(
         coverage=tested / pairs,
         per_frame=per_frame,
         offending=tuple(int(i) for i in np.flatnonzero(per_frame > OFFENDING_SHARE)),
-        details={"pairs": pairs, "pairs_untested": outside},
+        details={"pairs": pairs, "pairs_measured": len(shares)},
     )
+
+
+def _tally(swept: Iterable[Swept], threshold_px: float) -> tuple[dict[tuple[int, int], float], float, int]:
+    """Share above the threshold of each pair with enough tested pixels, sum of tested shares, number of all pairs."""
+    shares: dict[tuple[int, int], float] = {}
+    tested, pairs = 0.0, 0
+    for one in swept:
+        pairs += 1
+        if one.tested.mean() >= guards.MIN_TESTED:
+            shares[one.source, one.target] = float((one.residual_px[one.tested] > threshold_px).mean())
+            tested += float(one.tested.mean())
+    return shares, tested, pairs
 
 
 @evaluator("tsed", suite="geometry", unit="share", better="higher", needs=("world_from_camera", "K"))

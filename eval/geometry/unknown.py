@@ -36,7 +36,7 @@ def pairs_at(clip: Clip, gap_s: float, max_pairs: int) -> list[tuple[int, int]]:
 def fit_pairs(
     clip: Clip, *, gap_s: float, threshold_px: float, max_pairs: int
 ) -> dict[tuple[int, int], TwoView | None]:
-    """Two-view models of frame pairs; None for a pair with too few matches.
+    """Two-view models of frame pairs; None for a pair with too few matches, or blurred against the first frame.
 
     Raises:
         Unmeasurable: If frames are too few or too small, or none has texture.
@@ -49,8 +49,12 @@ def fit_pairs(
         found = {i: detect(frames[i]) for i in sorted({i for pair in pairs for i in pair})}
         if max(len(f) for f in found.values()) < MIN_MATCHES:
             raise Unmeasurable("insufficient", f"too little texture: no frame has {MIN_MATCHES} SIFT keypoints")
+        detail = guards.detail_kept(frames)
         fits: dict[tuple[int, int], TwoView | None] = {}
         for a, b in pairs:
+            if min(detail[a], detail[b]) < guards.MIN_DETAIL:
+                fits[a, b] = None
+                continue
             in_a, in_b = match(found[a], found[b])
             fits[a, b] = two_view(found[a].points[in_a], found[b].points[in_b], threshold_px=threshold_px)
     return fits
@@ -79,9 +83,9 @@ def require_parallax(fits: list[TwoView | None]) -> list[TwoView]:
 def epipolar_magsac(clip: Clip, *, gap_s: float = 0.3, threshold_px: float = 1.0, max_pairs: int = 24) -> Measurement:
     """Share of SIFT matches that one rigid scene and a moving camera explain (MAGSAC inliers), nothing known.
 
-    Pairs without enough matches count as 0. The Sampson error of *all* matches is in the details: the inliers' own
-    error is bounded by the threshold and says nothing. Blind to changes that a camera motion could explain (scale
-    drift, ignored actions) and to whatever destroys both views alike.
+    Pairs without enough matches, or that lost the first frame's detail, count as 0. The Sampson error of *all* matches
+    is in the details: the inliers' own error is bounded by the threshold and says nothing. Blind to changes that a
+    camera motion could explain (scale drift, ignored actions) and to whatever destroys both views alike.
 
     Args:
         clip: Frames of at least 128 px.

@@ -1,10 +1,12 @@
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from geometry_scene import film, path, pose, room, wobble
 
 from eval.clip import Clip
+from eval.geometry import guards
 from eval.geometry.parallax import gric, two_view
 from eval.geometry.unknown import epipolar_magsac
 
@@ -50,6 +52,17 @@ def test_unmatched_pairs_stay_in_the_denominator(large):
     assert torn.details["pairs_unmatched"] == 2
     assert torn.value == pytest.approx(whole.value * 5 / 7, abs=0.03)
     assert {4, 5} <= set(torn.offending)
+
+
+def test_frames_that_lose_their_detail_count_as_unmatched(large):
+    soft = np.stack([f if i < 4 else cv2.GaussianBlur(f, (0, 0), 2.5) for i, f in enumerate(large.frames)])
+    greys = np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in soft])
+    detail = guards.detail_kept(greys)
+    assert (detail[:4] > 0.7).all()
+    assert (detail[4:] < guards.MIN_DETAIL).all()
+    score = epipolar_magsac(Clip(frames=soft, fps=10), gap_s=0.1)
+    assert score.details["pairs_unmatched"] == 4
+    assert score.value < epipolar_magsac(Clip(frames=large.frames, fps=10), gap_s=0.1).value
 
 
 def test_gric_prefers_the_model_that_generated_the_matches():

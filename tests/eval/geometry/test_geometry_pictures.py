@@ -1,0 +1,60 @@
+import numpy as np
+
+from eval.geometry import pictures
+from eval.geometry.epipolar import fundamental_from_poses
+from eval.geometry.known_depth import check_pair, views
+from eval.geometry.pose import project, relative_pose
+
+
+def is_picture(array):
+    return array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3
+
+
+def test_epipolar_lines_show_which_matches_fit(walk):
+    seen, K = views(walk)
+    b_from_a = relative_pose(seen[0].world_from_camera, seen[5].world_from_camera)
+    points = np.random.default_rng(0).uniform([-1, -1, 3], [1, 1, 4], (12, 3)).T
+    a, _ = project(points, K)
+    b, _ = project(b_from_a[:3, :3] @ points + b_from_a[:3, 3:], K)
+    F = fundamental_from_poses(b_from_a, K, K)
+    good = pictures.epipolar_lines(walk.frames[0], walk.frames[5], a, b, F)
+    bad = pictures.epipolar_lines(walk.frames[0], walk.frames[5], a, b + np.array([0, 9]), F)
+    assert is_picture(good)
+    red = np.array([210, 40, 40])
+    assert not (good == red).all(axis=2).any()
+    assert (bad == red).all(axis=2).any()
+
+
+def test_heat_is_drawn_where_pixels_were_tested(walk):
+    seen, K = views(walk)
+    check = check_pair(seen[3], seen[2], K)
+    picture = pictures.residual_heat(walk.frames[3], check)
+    assert is_picture(picture)
+    assert picture.shape == walk.frames[3].shape
+    untested = picture[~check.tested]
+    assert (untested == untested[:, :1]).all()
+    spread = picture[check.tested].astype(int)
+    assert (spread.max(axis=1) - spread.min(axis=1)).mean() > 20
+
+
+def test_cloud_draws_points_and_cameras(walk):
+    poses = walk.truth["world_from_camera"].copy()
+    poses[3] = np.nan
+    points = np.random.default_rng(0).uniform(-2, 2, (50, 3))
+    colours = np.full((50, 3), (220, 30, 30), np.uint8)
+    picture = pictures.sparse_cloud(points, colours, poses)
+    assert is_picture(picture)
+    assert (picture == (220, 30, 30)).all(axis=2).sum() > 30
+    assert (picture == (38, 102, 178)).all(axis=2).any()
+    empty = pictures.sparse_cloud(points, colours, np.full_like(poses, np.nan))
+    assert is_picture(empty)
+    assert not (empty == (38, 102, 178)).all(axis=2).any()
+
+
+def test_forgetting_curve_falls():
+    picture = pictures.forgetting_curve([8, 12, 20], [0.9, 0.5, 0.1], [0.95, 0.95, 0.9])
+    blue = np.argwhere((picture == (38, 102, 178)).all(axis=2))
+    assert is_picture(picture)
+    left, right = blue[blue[:, 1] < blue[:, 1].mean()], blue[blue[:, 1] >= blue[:, 1].mean()]
+    assert left[:, 0].mean() < right[:, 0].mean()
+    assert is_picture(pictures.forgetting_curve([9], [0.4]))
