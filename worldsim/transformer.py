@@ -6,21 +6,22 @@ The design follows DiT (Peebles & Xie 2022), with attention over space and time 
 Shape legend: B sequences, F latent frames, C latent channels, h x w latent grid, P patches of a frame, D width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.config import ModelConfig
-from worldsim.errors import FramesError
-from worldsim.nn.blocks import HALVES, PARTS, Block, DenseLayout, StepLayout, modulate
+from worldsim.errors import FramesError, TextError
+from worldsim.nn.blocks import HALVES, PARTS, Block, DenseLayout, Layout, PackedLayout, StepLayout, modulate
 from worldsim.nn.cache import RingCache
-from worldsim.nn.rope import grid_rotation, temporal_rotation
+from worldsim.nn.ends import LEVEL_FEATURES, Outcome, level_features
+from worldsim.nn.rope import grid_rotation, no_rotation, temporal_rotation
 from worldsim.noise import path_named
 from worldsim.text import TextEncoder
-
-LEVEL_FEATURES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,23 @@ class Output:
 
     prediction: Tensor
     hidden: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One sequence of a packed batch.
+
+    Attributes:
+        latents: (F, C, h, w), of any number of frames and any grid divisible by the patch.
+        levels: (F,) noise levels in [0, 1].
+        positions: (F,) integer frame positions.
+        conditions: Of this clip, with a batch axis of one.
+    """
+
+    latents: Tensor
+    levels: Tensor
+    positions: Tensor
+    conditions: Conditions
 
 
 class VideoDiT(nn.Module):
@@ -90,6 +108,10 @@ class VideoDiT(nn.Module):
         self._initialise()
 
     @property
+    def _stack(self) -> list[Block]:
+        return cast("list[Block]", list(self.blocks))
+
+    @property
     def tokens_beside_patches(self) -> int:
         """Tokens of a frame that are not patches."""
         return int(self.action_token is not None)
@@ -104,7 +126,7 @@ class VideoDiT(nn.Module):
 
     def text_keys(self, text: Tensor | None) -> list[tuple[Tensor, Tensor] | None]:
         """Each block's keys and values of the text; computed once per text, not per frame."""
-        return [None if text is None or block.text_keys is None else block.text_keys(text) for block in self.blocks]
+        return [None if text is None or b.text_keys is None else b.text_keys(text) for b in self._stack]
 
     def forward(
         self,
@@ -133,6 +155,39 @@ class VideoDiT(nn.Module):
         time = temporal_rotation(positions, self._head_dim, dtype=x.dtype)
         layout = DenseLayout(grid, time, mask, record)
         return self._run(x, levels, conditions, layout, latents, self.text_keys(conditions.text))
+
+    def forward_packed(self, clips: Sequence[Clip], *, bidirectional: bool = False) -> list[Output]:
+        """Whole sequences of different sizes, aspect ratios and durations at once, without padding.
+
+        Args:
+            clips: At least one; either all with text or all without.
+            bidirectional: Every frame sees every frame of its clip; otherwise time is causal with the model's window.
+
+        Returns:
+            For each clip what `forward` returns of it, without the batch axis.
+
+        Raises:
+            FramesError: If there is no clip, or a latent grid is not divisible by the patch.
+            TextError: If some clips have text and some have none.
+        """
+        _check_clips(clips)
+        embedded = [self._embed(c.latents[None], c.conditions) for c in clips]
+        shapes = [(x.shape[1], x.shape[2]) for x, _ in embedded]
+        x = torch.cat([x.flatten(0, 2) for x, _ in embedded])
+        conditions = [self._condition(c.latents[None], c.levels[None], c.conditions)[0] for c in clips]
+        texts = [c.conditions.text for c in clips if c.conditions.text is not None]
+        text = torch.cat(texts) if texts else None
+        layout = PackedLayout(
+            shapes,
+            [grid for _, grid in embedded],
+            temporal_rotation(torch.cat([c.positions for c in clips]), self._head_dim, dtype=x.dtype),
+            None if bidirectional else self.config.window,
+            0 if text is None else text.shape[1],
+        )
+        tokens, out = self._blocks(x, torch.cat(conditions), layout, self.text_keys(text))
+        ends = [f * n for f, n in shapes]
+        parts = zip(clips, shapes, tokens.split(ends), out.split(ends), strict=True)
+        return [self._output(t.unflatten(0, s), o.unflatten(0, s), c.latents) for c, s, t, o in parts]
 
     def step(
         self,
@@ -178,7 +233,7 @@ class VideoDiT(nn.Module):
         if self.action_token is not None:
             token = self.action_token(self._action_embedding(latents, conditions))
             x = torch.cat((x, token.unsqueeze(2)), dim=2)
-            grid = torch.cat((grid, _no_rotation(grid)))
+            grid = torch.cat((grid, no_rotation(grid)))
         return x, grid
 
     def _action_embedding(self, latents: Tensor, conditions: Conditions) -> Tensor:
@@ -207,20 +262,31 @@ class VideoDiT(nn.Module):
         x: Tensor,
         levels: Tensor,
         conditions: Conditions,
-        layout: DenseLayout,
+        layout: Layout,
         latents: Tensor,
         text_keys: list[tuple[Tensor, Tensor] | None],
     ) -> Output:
-        c = self._condition(latents, levels, conditions)
+        tokens, out = self._blocks(x, self._condition(latents, levels, conditions), layout, text_keys)
+        return self._output(tokens, out, latents)
+
+    def _blocks(
+        self, x: Tensor, c: Tensor, layout: Layout, text_keys: list[tuple[Tensor, Tensor] | None]
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens as the layout arranges them, and conditions per frame, to hidden tokens and their flat patches."""
         shared = c if self.modulation is None else self.modulation(c).unflatten(-1, (HALVES * PARTS, -1))
-        for block, keys in zip(self.blocks, text_keys, strict=True):
+        for block, keys in zip(self._stack, text_keys, strict=True):
             x = block(x, shared, layout, keys)
-        shift, scale = self.modulation_out(c).unsqueeze(2).chunk(2, dim=-1)
-        patches = x[:, :, : x.shape[2] - self.tokens_beside_patches]
-        out = self.unpatchify(modulate(self.norm_out(patches), shift, scale))
+        shift, scale = layout.per_token(self.modulation_out(c).unflatten(-1, (2, -1))).unbind(-2)
+        return x, self.unpatchify(modulate(self.norm_out(x), shift, scale))
+
+    def _output(self, tokens: Tensor, out: Tensor, latents: Tensor) -> Output:
+        """Hidden tokens (..., F, N, D) and flat patches beside them as what the network says of each frame."""
         p = self.config.patch
-        prediction = rearrange(out, "B F (h w) (p q C) -> B F C (h p) (w q)", p=p, q=p, h=latents.shape[-2] // p)
-        return Output(prediction=prediction, hidden=x)
+        patches = out[..., : out.shape[-2] - self.tokens_beside_patches, :]
+        prediction = rearrange(
+            patches, "... F (h w) (p q C) -> ... F C (h p) (w q)", p=p, q=p, h=latents.shape[-2] // p
+        )
+        return Output(prediction=prediction, hidden=tokens)
 
     def _initialise(self) -> None:
         for module in self.modules():
@@ -230,35 +296,23 @@ class VideoDiT(nn.Module):
                     nn.init.zeros_(module.bias)
         # adaLN-Zero: every block starts as the identity, and the first prediction is zero.
         zero = [self.unpatchify, self.modulation_out[1]]
-        zero += [self.modulation[1]] if self.modulation is not None else [b.modulation[1] for b in self.blocks]
+        zero += [self.modulation[1]] if self.modulation is not None else [b.modulation[1] for b in self._stack]
         for linear in zero:
             nn.init.zeros_(linear.weight)
-        for block in self.blocks:
+        for block in self._stack:
             if block.shared_modulation:
                 nn.init.zeros_(block.offsets)
 
 
-class Outcome(nn.Module):
-    """Reward and termination of a frame from the mean and the maximum of its hidden tokens."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 2))
-
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, F, N, D) to reward and termination logit, each (B, F)."""
-        x = self.norm(hidden)
-        out = self.mlp(torch.cat((x.mean(dim=2), x.amax(dim=2)), dim=-1))
-        return out[..., 0], out[..., 1]
-
-
-def level_features(time: Tensor) -> Tensor:
-    """(..., 256) sinusoidal features [cos, sin] of the noise time, longest period 1e4 (as in GLIDE and DiT)."""
-    half = LEVEL_FEATURES // 2
-    frequencies = torch.exp(-torch.arange(half, device=time.device, dtype=torch.float32) * (9.210340371976184 / half))
-    angles = time.float()[..., None] * frequencies
-    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+def _check_clips(clips: Sequence[Clip]) -> None:
+    if not clips:
+        raise FramesError(expected="at least one clip", got="none", remedy="Pass some.")
+    if len({c.conditions.text is None for c in clips}) > 1:
+        raise TextError(
+            expected="text for every clip or for none",
+            got="some of each",
+            remedy="Encode None for clips without text: `encode_text([None])`.",
+        )
 
 
 def causal_mask(num_frames: int, window: int, *, device: torch.device | None = None) -> Tensor:
@@ -278,10 +332,3 @@ def two_stream_mask(num_frames: int, window: int, *, device: torch.device | None
     itself = torch.eye(num_frames, dtype=torch.bool, device=device)
     top = torch.cat((clean, torch.zeros_like(clean)), dim=1)
     return torch.cat((top, torch.cat((clean & ~itself, itself), dim=1)))
-
-
-def _no_rotation(grid: Tensor) -> Tensor:
-    """(1, 2, R): the rotation by zero, for a token that has no place in the frame."""
-    still = torch.zeros_like(grid[:1])
-    still[:, 0] = 1.0
-    return still

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldsim.nn.attention import attend, attend_packed
+from worldsim.nn.attention import Packing, attend, attend_packed
 from worldsim.nn.rope import cos_sin, grid_rotation, rotate, temporal_rotation
 
 
@@ -48,7 +48,7 @@ def test_packed_attention_equals_one_sequence_at_a_time(lengths):
         _by_definition(a[None], b[None], c[None])[0]
         for a, b, c in zip(q.split(q_lengths), k.split(k_lengths), v.split(k_lengths), strict=True)
     ]
-    torch.testing.assert_close(attend_packed(q, k, v, q_lengths, k_lengths), torch.cat(alone))
+    torch.testing.assert_close(attend_packed(q, k, v, Packing.of_lengths(q_lengths, k_lengths)), torch.cat(alone))
 
 
 def test_rotation_turns_pairs_and_keeps_their_length():

@@ -6,7 +6,8 @@ from tiny_worlds import MODEL, WINDOW, model, randomised
 
 from worldsim.errors import FramesError
 from worldsim.nn.cache import RingCache
-from worldsim.transformer import Conditions, VideoDiT, causal_mask, level_features, two_stream_mask
+from worldsim.nn.ends import level_features
+from worldsim.transformer import Conditions, VideoDiT, causal_mask, two_stream_mask
 
 FRAMES, GRID = 7, (4, 2)
 

@@ -172,8 +172,9 @@ def _model_state(weights: Mapping[str, Tensor], config: ModelConfig) -> dict[str
     state = _renamed(left, names)
     for i in range(config.depth):
         for part in ("weight", "bias"):
-            halves = [left.pop(f"blocks.{i}.{h}_adaLN_modulation.1.{part}", None) for h in _HALVES.values()]
-            if halves[0] is not None and halves[1] is not None:
+            name = "blocks.{}.{}_adaLN_modulation.1." + part
+            halves = [left.pop(n) for n in (name.format(i, h) for h in _HALVES.values()) if n in left]
+            if len(halves) == len(_HALVES):
                 state[f"blocks.{i}.modulation.1.{part}"] = torch.cat(halves)
     if "action.bias" in state:  # they tell the absence of an action as a vector of zeros
         state["no_action"] = state["action.bias"].clone()

@@ -3,7 +3,10 @@
 Shape legend: B sequences, H heads, N query tokens, M key tokens, D head size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -43,46 +46,98 @@ def _attend_by_products(q_BHND: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, mask: Te
     return scores.softmax(dim=-1) @ v_BHMD
 
 
-def attend_packed(
-    q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, q_lengths: Sequence[int], k_lengths: Sequence[int] | None = None
-) -> Tensor:
-    """Attention within each of several sequences laid end to end, without padding.
+@dataclass(frozen=True)
+class Packing:
+    """Sequences of several lengths among the rows of one array, each attending within itself.
+
+    Sequences of equal lengths form a block, which is computed at once where there is no kernel for unequal ones.
+
+    Attributes:
+        queries: For each block the rows (S, n) of its S sequences of n query tokens; every row occurs once in all.
+        keys: For each block the rows (S, m) of their m key tokens; a row may occur in several sequences.
+        window: If given, n = m and token i sees tokens i - window + 1 to i; otherwise every key of its sequence.
+    """
+
+    queries: tuple[Tensor, ...]
+    keys: tuple[Tensor, ...]
+    window: int | None = None
+
+    @classmethod
+    def of(cls, sequences: Iterable[tuple[Tensor, Tensor]], window: int | None = None) -> Self:
+        """Merges (queries, keys) rows, (S, n) and (S, m) each, into blocks of equal lengths."""
+        blocks: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        for queries, keys in sequences:
+            blocks.setdefault((queries.shape[1], keys.shape[1]), []).append((queries, keys))
+        merged = [tuple(map(torch.cat, zip(*block, strict=True))) for block in blocks.values()]
+        return cls(tuple(q for q, _ in merged), tuple(k for _, k in merged), window)
+
+    @classmethod
+    def of_lengths(
+        cls, q_lengths: Sequence[int], k_lengths: Sequence[int] | None = None, window: int | None = None
+    ) -> Self:
+        """Sequences laid end to end."""
+        k_lengths = q_lengths if k_lengths is None else k_lengths
+        rows = (torch.arange(sum(lengths)).split(list(lengths)) for lengths in (q_lengths, k_lengths))
+        return cls.of(((q[None], k[None]) for q, k in zip(*rows, strict=True)), window)
+
+    @property
+    def lengths(self) -> tuple[list[int], list[int]]:
+        """Query and key tokens of each sequence, block by block."""
+        q, k = ([rows.shape[1] for rows in side for _ in range(len(rows))] for side in (self.queries, self.keys))
+        return q, k
+
+    @cached_property
+    def order(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of the queries and of the keys block by block, and the place of each query row among them."""
+        q, k = (torch.cat([rows.flatten() for rows in side]) for side in (self.queries, self.keys))
+        return q, k, q.argsort()
+
+    def mask(self) -> Tensor:
+        """(N, M) boolean in the order of the blocks: what one dense attention would need, for tests."""
+        q_lengths, k_lengths = self.lengths
+        return torch.block_diag(*(self._within(n, m) for n, m in zip(q_lengths, k_lengths, strict=True))).bool()
+
+    @cached_property
+    def bias(self) -> Any:  # noqa: ANN401 - a class of an optional package
+        """The same as xformers' mask object."""
+        from xformers.ops.fmha.attn_bias import BlockDiagonalMask  # noqa: PLC0415 - an extra, and slow to import
+
+        whole = BlockDiagonalMask.from_seqlens(*self.lengths)
+        return whole if self.window is None else whole.make_local_attention(self.window)
+
+    def block_mask(self, block: int) -> Tensor | None:
+        """(n, n) mask of a block, or None for everywhere."""
+        n, m = self.queries[block].shape[1], self.keys[block].shape[1]
+        return None if self.window is None else self._within(n, m).bool().to(self.queries[block].device)
+
+    def _within(self, n: int, m: int) -> Tensor:
+        if self.window is None:
+            return torch.ones(n, m)
+        gap = torch.arange(n)[:, None] - torch.arange(m)
+        return ((gap >= 0) & (gap < self.window)).float()
+
+
+def attend_packed(q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, packing: Packing) -> Tensor:
+    """Attention within each of several sequences of different lengths, without padding.
 
     On CUDA with xformers this is one kernel with a block-diagonal mask; elsewhere sequences of equal lengths are
     batched together.
 
     Args:
-        q_NHD: Queries of all sequences (sum of `q_lengths`, H, D).
-        k_MHD: Keys (sum of `k_lengths`, H, D).
+        q_NHD: Queries of all sequences (N, H, D).
+        k_MHD: Keys (M, H, D).
         v_MHD: Values, like the keys.
-        q_lengths: Query tokens of each sequence.
-        k_lengths: Key tokens of each sequence; `q_lengths` by default.
+        packing: Which rows belong together.
 
     Returns:
-        (N, H, D).
+        (N, H, D), row by row as the queries.
     """
-    k_lengths = q_lengths if k_lengths is None else k_lengths
+    q_rows, k_rows, back = packing.order
     if _fmha is not None and q_NHD.is_cuda:
-        bias = _fmha.attn_bias.BlockDiagonalMask.from_seqlens(list(q_lengths), list(k_lengths))
-        return _fmha.memory_efficient_attention(q_NHD[None], k_MHD[None], v_MHD[None], attn_bias=bias)[0]
-    return _attend_by_length(q_NHD, k_MHD, v_MHD, q_lengths, k_lengths)
-
-
-def _attend_by_length(
-    q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, q_lengths: Sequence[int], k_lengths: Sequence[int]
-) -> Tensor:
-    groups: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    q_start = k_start = 0
-    for n, m in zip(q_lengths, k_lengths, strict=True):
-        groups.setdefault((n, m), []).append((q_start, k_start))
-        q_start, k_start = q_start + n, k_start + m
-    out = torch.empty_like(q_NHD)
-    for (n, m), starts in groups.items():
-        rows_q = torch.tensor([s for s, _ in starts], device=q_NHD.device)[:, None] + torch.arange(
-            n, device=q_NHD.device
-        )
-        rows_k = torch.tensor([s for _, s in starts], device=q_NHD.device)[:, None] + torch.arange(
-            m, device=q_NHD.device
-        )
-        out[rows_q] = attend(q_NHD[rows_q], k_MHD[rows_k], v_MHD[rows_k])
-    return out
+        q, k, v = q_NHD[q_rows][None], k_MHD[k_rows][None], v_MHD[k_rows][None]
+        return _fmha.memory_efficient_attention(q, k, v, attn_bias=packing.bias)[0][back]
+    out = [
+        attend(q_NHD[rows_q], k_MHD[rows_k], v_MHD[rows_k], packing.block_mask(i)).flatten(0, 1)
+        for i, (rows_q, rows_k) in enumerate(zip(packing.queries, packing.keys, strict=True))
+    ]
+    return torch.cat(out)[back]

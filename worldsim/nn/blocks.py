@@ -3,12 +3,13 @@
 Shape legend: x is (..., C) tokens in whatever arrangement the layout understands; H heads, D head size, C width.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from worldsim.nn.attention import attend
+from worldsim.nn.attention import Packing, attend, attend_packed
 from worldsim.nn.rope import rotate
 
 HALVES, PARTS = 2, 6  # a block's spatial and temporal half; shift, scale and gate of attention and MLP
@@ -196,3 +197,52 @@ class StepLayout(DenseLayout):
         b, n = q.shape[0], q.shape[2]
         out = attend(q.transpose(1, 2).flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask)
         return out.reshape(b, n, 1, *out.shape[2:]).transpose(1, 2)
+
+
+class PackedLayout:
+    """Clips of different sizes and lengths without padding: tokens (T, C), clip by clip, frame by frame.
+
+    Args:
+        shapes: (frames, tokens a frame) of each clip.
+        grids: (N, 2, R) rotation of the tokens within a frame of each clip.
+        time: (frames of all clips, 2, D/2) rotation of the frames.
+        window: Frames that causal attention over time spans; None for bidirectional time.
+        text_tokens: Text tokens of each clip; 0 for a model without text.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, int]],
+        grids: Sequence[Tensor],
+        time: Tensor,
+        window: int | None,
+        text_tokens: int = 0,
+    ) -> None:
+        device = time.device
+        counts = torch.tensor([n for frames, n in shapes for _ in range(frames)], device=device)
+        self.frame_of_token = torch.repeat_interleave(counts)
+        self.grid = torch.cat([g.repeat(f, 1, 1) for g, (f, _) in zip(grids, shapes, strict=True)])[:, None]
+        self.time = time[self.frame_of_token][:, None]
+        total = len(self.frame_of_token)
+        # Rows of each clip's tokens, (frames, tokens a frame), and of its text behind all tokens.
+        rows = torch.arange(total, device=device).split([f * n for f, n in shapes])
+        places = [r.unflatten(0, shape) for r, shape in zip(rows, shapes, strict=True)]
+        texts = total + torch.arange(len(shapes) * text_tokens, device=device).unflatten(0, (len(shapes), text_tokens))
+        with_text = (torch.cat((p, t.expand(len(p), -1)), dim=1) for p, t in zip(places, texts, strict=True))
+        self.within_frames = Packing.of(zip(places, with_text, strict=True))
+        self.over_time = Packing.of(((p.T, p.T) for p in places), window)
+
+    def per_token(self, per_frame: Tensor) -> Tensor:
+        """(frames, parts, C) to (T, parts, C)."""
+        return per_frame[self.frame_of_token]
+
+    def spatial(self, q: Tensor, k: Tensor, v: Tensor, text_kv: tuple[Tensor, Tensor] | None) -> Tensor:
+        """See `Layout`; `text_kv` is (clips, L, H, D) each."""
+        q, k = rotate(q, self.grid), rotate(k, self.grid)
+        if text_kv is not None:
+            k, v = (torch.cat((x, t.flatten(0, 1))) for x, t in zip((k, v), text_kv, strict=True))
+        return attend_packed(q, k, v, self.within_frames)
+
+    def temporal(self, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:  # noqa: ARG002 - nothing is recorded
+        """See `Layout`."""
+        return attend_packed(rotate(q, self.time), rotate(k, self.time), v, self.over_time)

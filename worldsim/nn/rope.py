@@ -73,6 +73,13 @@ def pixel_rotation(
     return _both_axes(y, x, frequencies, dtype).to(device)
 
 
+def no_rotation(grid: Tensor) -> Tensor:
+    """(1, 2, R): the rotation by zero, for a token that has no place in the frame."""
+    still = torch.zeros_like(grid[:1])
+    still[:, 0] = 1.0
+    return still
+
+
 def _both_axes(y: Tensor, x: Tensor, frequencies: Tensor, dtype: torch.dtype) -> Tensor:
     shape = (len(y), len(x), len(frequencies))
     angles_y = (y[:, None] * frequencies)[:, None].expand(shape)
