@@ -8,12 +8,13 @@ import gymnasium as gym
 import numpy as np
 
 from envs.bounce.captions import caption
+from envs.bounce.contacts import Contact
 from envs.bounce.ranges import ranges
 from envs.bounce.render import Drawing, Renderer, check_size, view_m
 from envs.bounce.scenarios import EPISODE_FRAMES, SCENARIOS, make_scene
 from envs.bounce.scene import FRAME_S, Scene
 from envs.bounce.truth import Truth, capacity
-from envs.bounce.world import Contact, World
+from envs.bounce.world import World
 from envs.captions import Detail, check_detail
 from envs.errors import ActionError, SceneError, UnknownNameError
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from envs.bounce.captions import caption
+from envs.bounce.contacts import Contact
 from envs.bounce.render import Look, Renderer
 from envs.bounce.scene import FRAME_S, PALETTE, Scene, Solid
 from envs.bounce.truth import Truth, capacity
-from envs.bounce.world import Contact, World, WorldState
+from envs.bounce.world import World, WorldState
 from envs.violations import Record
 
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from envs.bounce.contacts import Contact
 from envs.bounce.render import Drawing
 from envs.bounce.scene import Solid
-from envs.bounce.world import Contact, WorldState, moment_kg_m2
+from envs.bounce.world import WorldState, moment_kg_m2
 
 CONTACT_COLUMNS = (
     "slot_a",

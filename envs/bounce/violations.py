@@ -12,11 +12,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from envs.bounce.contacts import Contact
 from envs.bounce.film import Track, run, shoot
 from envs.bounce.render import view_m
 from envs.bounce.scenarios import make_scene
 from envs.bounce.scene import FRAME_S, SHAPES, Scene
-from envs.bounce.world import Contact, World, WorldState
+from envs.bounce.world import World, WorldState
 from envs.errors import SceneError
 from envs.violations import Record
 

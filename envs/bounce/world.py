@@ -20,6 +20,7 @@ import pymunk
 from pymunk import batch
 from pymunk.constraints import PinJoint
 
+from envs.bounce.contacts import Contact, ContactLog
 from envs.bounce.scene import FRAME_S, WALLS, Scene, Solid
 
 SUBSTEPS = 50
@@ -32,15 +33,6 @@ _NOBODY = -1_000_000
 
 _BODY_FIELDS = (
     batch.BodyFields.POSITION | batch.BodyFields.ANGLE | batch.BodyFields.VELOCITY | batch.BodyFields.ANGULAR_VELOCITY
-)
-_ARBITER_FIELDS = (
-    batch.ArbiterFields.BODY_A_ID
-    | batch.ArbiterFields.BODY_B_ID
-    | batch.ArbiterFields.TOTAL_IMPULSE
-    | batch.ArbiterFields.NORMAL
-    | batch.ArbiterFields.CONTACT_COUNT
-    | batch.ArbiterFields.POINT_A_1
-    | batch.ArbiterFields.DISTANCE_1
 )
 
 
@@ -70,27 +62,6 @@ class WorldState:
         """A state that shares no memory with this one."""
         arrays = {k: v.copy() for k, v in vars(self).items() if isinstance(v, np.ndarray)}
         return replace(self, **arrays)
-
-
-@dataclass(slots=True)
-class Contact:
-    """What two bodies did to one another during one frame.
-
-    Attributes:
-        a: Slot of the first body.
-        b: Slot of the second, or -1 - k for the k-th static body (fixtures that collide, then the four walls).
-        point_m: Where they first touched in this frame.
-        normal: Unit vector from a to b at that moment.
-        impulse_n_s: On b, summed over the frame (x, y); a received the opposite.
-        time_s: Of the first touch, from the start of the frame.
-    """
-
-    a: int
-    b: int
-    point_m: tuple[float, float]
-    normal: tuple[float, float]
-    impulse_n_s: list[float]
-    time_s: float
 
 
 class World:
@@ -127,7 +98,7 @@ class World:
         n = len(scene.solids)
         self._mass = np.array([s.mass_kg for s in scene.solids])
         self.moment_kg_m2 = np.array([moment_kg_m2(s) for s in scene.solids])
-        self._body_buffer, self._arbiter_buffer = batch.Buffer(), batch.Buffer()
+        self._body_buffer, self._log = batch.Buffer(), ContactLog(self._number)
         # pymunk lists bodies in its own order; `_rows` maps slots to rows of its buffers.
         batch.get_space_bodies(space, batch.BodyFields.BODY_ID, self._body_buffer)
         numbers = [self._number[i] for i in memoryview(self._body_buffer.int_buf()).cast("P").tolist()]
@@ -181,24 +152,21 @@ class World:
             moved = np.flatnonzero(np.any(thrust_m_per_s2, axis=1))
             forces = [(self._bodies[k], tuple(self._mass[k] * thrust_m_per_s2[k])) for k in moved]
         self._load(acceleration)
-        found: dict[tuple[int, int], Contact] = {}
-        step, dt = self._space.step, self.dt_s
-        rows: list[tuple[int, int, list[float]]] = []
+        space, log, dt = self._space, self._log, self.dt_s
+        log.clear()
         before = np.zeros((0, 2))
         for i in range(self.substeps):
             for body, force in forces:
                 body.force = force
             if i == self.substeps - 1:
                 before = self._read_bodies()[:, 3:5]
-            step(dt)
+            space.step(dt)
             if self._touching:
-                rows = self._read_arbiters()
-                self._touching = bool(rows)
-                for a, b, values in rows:
-                    self._record(found, a, b, values, i * dt)
+                self._touching = log.look(space, i)
         self._store(acceleration, before)
-        self._separate(rows)
-        return sorted(found.values(), key=lambda c: (c.time_s, c.a, c.b))
+        for a, b, nx, ny, depth in log.overlaps(self.substeps - 1):
+            self._separate(a, b, np.array([nx, ny]), depth - SLOP_M)
+        return log.contacts(dt)
 
     def _load(self, acceleration: np.ndarray) -> None:
         """Puts the state into pymunk and drops everything that it remembers beside it."""
@@ -240,28 +208,15 @@ class World:
             time_s=self._state.time_s + FRAME_S,
         )
 
-    def _separate(self, rows: list[tuple[int, int, list[float]]]) -> None:
-        """Pushes apart bodies in sustained contact that overlap by more than `SLOP_M`, the lighter one farther."""
-        for a, b, values in rows:
-            depth = -values[6] - SLOP_M
-            if depth <= 0.0 or not (self._state.pushed[a] or (b >= 0 and self._state.pushed[b])):
-                continue
-            normal = np.array(values[2:4])
-            inverse_a, inverse_b = 1.0 / self._mass[a], 1.0 / self._mass[b] if b >= 0 else 0.0
-            share = depth / (inverse_a + inverse_b)
-            self._state.position_m[a] -= share * inverse_a * normal
-            if b >= 0:
-                self._state.position_m[b] += share * inverse_b * normal
-
-    @staticmethod
-    def _record(found: dict[tuple[int, int], Contact], a: int, b: int, values: list[float], time_s: float) -> None:
-        contact = found.get((a, b))
-        if contact is None:
-            x, y, nx, ny, px, py, _ = values
-            found[a, b] = Contact(a, b, (px, py), (nx, ny), [x, y], time_s)
-        else:
-            contact.impulse_n_s[0] += values[0]
-            contact.impulse_n_s[1] += values[1]
+    def _separate(self, a: int, b: int, normal: np.ndarray, depth_m: float) -> None:
+        """Pushes two bodies apart if they overlap too deep in sustained contact, the lighter one farther."""
+        if depth_m <= 0.0 or not (self._state.pushed[a] or (b >= 0 and self._state.pushed[b])):
+            return
+        inverse_a, inverse_b = 1.0 / self._mass[a], 1.0 / self._mass[b] if b >= 0 else 0.0
+        share = depth_m / (inverse_a + inverse_b)
+        self._state.position_m[a] -= share * inverse_a * normal
+        if b >= 0:
+            self._state.position_m[b] += share * inverse_b * normal
 
     def _begin_touch(self, *_: object) -> None:
         self._touching = True
@@ -272,27 +227,6 @@ class World:
         buffer.clear()
         batch.get_space_bodies(self._space, _BODY_FIELDS, buffer)
         return np.frombuffer(buffer.float_buf()).reshape(-1, 6)[self._rows]
-
-    def _read_arbiters(self) -> list[tuple[int, int, list[float]]]:
-        """Active contacts: numbers of both bodies (a is a solid) and impulse on b, normal a to b, point, distance."""
-        buffer = self._arbiter_buffer
-        buffer.clear()
-        batch.get_space_arbiters(self._space, _ARBITER_FIELDS, buffer)
-        ints = memoryview(buffer.int_buf()).cast("P").tolist()
-        if not ints:
-            return []
-        floats = memoryview(buffer.float_buf()).cast("d").tolist()
-        rows = []
-        for k in range(len(ints) // 3):
-            a, b = self._number[ints[3 * k]], self._number[ints[3 * k + 1]]
-            # pymunk's impulse acts on its first body, its normal points away from it.
-            x, y, nx, ny, *place = floats[7 * k : 7 * k + 7]
-            if a < 0 or (0 <= b < a):
-                rows.append((b, a, [x, y, -nx, -ny, *place]))
-            else:
-                rows.append((a, b, [-x, -y, nx, ny, *place]))
-        # pymunk lists contacts in the order of memory addresses, which differs from run to run.
-        return sorted(rows)
 
     def _add_static(self) -> None:
         scene, space = self.scene, self._space

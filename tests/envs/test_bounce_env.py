@@ -93,7 +93,7 @@ def test_options_fix_the_factors_of_variation():
         (lambda: BounceEnv(render_mode="humann"), UnknownNameError, "render mode"),
         (lambda: BounceEnv().reset(options={"colr": "red"}), UnknownNameError, "colour"),
         (lambda: BounceEnv().reset(options={"colour": "mauve"}), UnknownNameError, "colour"),
-        (lambda: BounceEnv().reset(options={"radius_m": 4.0}), SceneError, "fewer or smaller"),
+        (lambda: BounceEnv().reset(options={"radius_m": 4.95}), SceneError, "fewer or smaller"),
         (lambda: BounceEnv().reset(options={"radius_m": float("nan")}), SceneError, "finite"),
         (lambda: BounceEnv().reset(options={"count": 9}), SceneError, "slots"),
         (lambda: BounceEnv().reset(options={"count": 2, "radius_m": [1.0]}), SceneError, "as many entries"),
