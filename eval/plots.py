@@ -39,6 +39,8 @@ _STYLE: Any = {
 def horizon_plot(panels: Mapping[str, Mapping[str, np.ndarray]], fps: float, *, given: int = 0) -> str:
     """Curves over video time, one panel a measure: mean over cases with its 95 % interval (Student's t).
 
+    The axes show 98 % of all values; what lies beyond is cut off.
+
     Args:
         panels: Title of the panel ("PSNR / dB") to curves by label, each (cases, T) with NaN where there is no value.
         fps: Frames per second.
@@ -53,7 +55,8 @@ def horizon_plot(panels: Mapping[str, Mapping[str, np.ndarray]], fps: float, *, 
             _band(ax, np.atleast_2d(values), fps, label, _hex(SERIES_RGB[i % len(SERIES_RGB)]))
         if given:
             ax.axvspan(0, (given - 0.5) / fps, color="#808080", alpha=0.15, lw=0)
-        ax.set_title(title, loc="left")
+        _limit(ax, np.concatenate([np.ravel(v) for v in curves.values()]))
+        ax.set_title(title, loc="left", fontsize=9, fontweight="bold")
         ax.set_xlabel("time / s")
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
@@ -81,12 +84,21 @@ def evidence_plot(scores: Sequence[Score], num_frames: int) -> str | None:
         for i in bad:
             ax.axvline(i, color=_hex(MARKED_RGB), alpha=0.25, lw=1.5)
         ax.plot(bad, values[bad], "o", color=_hex(MARKED_RGB), ms=4)
-        ax.set_title(f"{found.name} / {found.unit}", loc="left")
+        ax.set_title(f"{found.name} / {found.unit}", loc="left", fontsize=9, fontweight="bold")
         ax.set_xlim(-0.5, num_frames - 0.5)
         ax.locator_params(axis="y", nbins=4)
     for ax in axes[max(0, len(shown) - 3) : len(shown)]:
         ax.set_xlabel("frame")
     return _svg(figure)
+
+
+def _limit(ax: "Axes", values: np.ndarray) -> None:
+    """Fits the axis to the values: an interval over few cases, or a lone identical frame, would crush the curves."""
+    values = values[np.isfinite(values)]
+    if len(values):
+        low, high = np.quantile(values, [0.01, 0.99])
+        margin = 0.08 * (high - low) or 1.0
+        ax.set_ylim(low - margin, high + margin)
 
 
 def _band(ax: "Axes", values: np.ndarray, fps: float, label: str, colour: str) -> None:

@@ -87,10 +87,13 @@ class Comparison:
 
     Attributes:
         groups: Label to results, one a case.
+        truth: Label of the true videos: where a measure can be taken on the truth of a case and not on another video of
+            it, that video counts as 0. None where there is no truth.
         caption: How the cases came about.
     """
 
     groups: Mapping[str, Sequence[Report | Failure]]
+    truth: str | None = None
     caption: str = ""
     kind: ClassVar[str] = "comparison"
 
@@ -204,11 +207,12 @@ def _scores(block: Scores) -> dict[str, object]:
 
 
 def _comparison(block: Comparison) -> dict[str, object]:
-    rows = comparison_rows(block.groups)
+    rows = comparison_rows(block.groups, truth=block.truth)
     empty = [r for r in rows if all(c.value is None for c in r.cells)]
     failures = {label: [r for r in results if isinstance(r, Failure)] for label, results in block.groups.items()}
     return {
         "labels": list(block.groups),
+        "truth": block.truth,
         "rows": [r for r in rows if r not in empty],
         "empty": empty,
         "failures": [(label, f) for label, found in failures.items() for f in found],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eval.batch import BatchReport, Failure
+from eval.batch import Failure
 from eval.cards import load_card
 from eval.errors import EvalError
 from eval.score import EVALUATORS, Score
@@ -58,7 +58,7 @@ class Cell:
 
     Attributes:
         value: Mean with its standard error, or None where no case has a value.
-        normalised: Mean over cases, failures counted as 0; None where there is none.
+        normalised: Mean over cases, failures and what the truth shows measurable counted as 0; None without a scale.
         measured: How many cases have a value.
         total: How many cases there are.
         status: Where no case has a value, why not: the kind.
@@ -105,19 +105,29 @@ def unmeasured_groups(report: Report) -> list[Unmeasured]:
     return [Unmeasured(status=s, reason=r, names=tuple(n)) for (s, r), n in groups.items()]
 
 
-def comparison_rows(groups: Mapping[str, Sequence[Report | Failure]]) -> list[ComparisonRow]:
+def comparison_rows(
+    groups: Mapping[str, Sequence[Report | Failure]], *, truth: str | None = None
+) -> list[ComparisonRow]:
     """One row an evaluator, one cell a group, over the groups' cases.
 
     Args:
         groups: Results by label, each one per case.
+        truth: Label of the true videos. They fix the denominator: where the truth of a case can be measured and another
+            video of it cannot (its objects dissolved), that video counts as 0.
 
     Raises:
-        EvalError: If there is no report at all.
+        EvalError: If there is no report at all, or the groups are of different lengths beside a truth.
     """
-    batches = {label: BatchReport(results=tuple(results)) for label, results in groups.items()}
-    names = {n: s for b in batches.values() for r in b.reports for n, s in r.scores.items()}
+    names = {n: s for results in groups.values() for r in results if isinstance(r, Report) for n, s in r.scores.items()}
     if not names:
         raise EvalError(expected="at least one scored clip", got="none", remedy="See the failures.")
+    true = [] if truth is None else groups[truth]
+    if truth is not None and {len(results) for results in groups.values()} != {len(true)}:
+        raise EvalError(
+            expected="as many results in every group as there are true videos",
+            got={label: len(results) for label, results in groups.items()},
+            remedy="Score every video of every case.",
+        )
     rows = []
     for name, example in names.items():
         rows.append(
@@ -128,7 +138,7 @@ def comparison_rows(groups: Mapping[str, Sequence[Report | Failure]]) -> list[Co
                 unit=example.unit,
                 better=ARROWS[example.better],
                 card=card_status(example),
-                cells=tuple(_cell(batch, name) for batch in batches.values()),
+                cells=tuple(_cell(results, name, true) for results in groups.values()),
             )
         )
     return sorted(rows, key=lambda r: (r.suite, r.name))
@@ -157,7 +167,9 @@ def show_value(value: float, uncertainty: float | None = None, unit: str = "") -
     after = {"1": "", "share": ""}.get(unit, f" {unit}" if unit else "")
     if uncertainty is None or not math.isfinite(uncertainty) or uncertainty <= 0:
         return f"{value:.4g}{after}" if abs(value) < 1e5 else f"{value:.3e}{after}"
-    digits = max(0, min(6, 1 - math.floor(math.log10(uncertainty))))
+    digits = max(0, 1 - math.floor(math.log10(uncertainty)))
+    if digits > 6:
+        return f"{value:.6g} ± {uncertainty:.1g}{after}"
     return f"{value:.{digits}f} ± {uncertainty:.{digits}f}{after}"
 
 
@@ -193,24 +205,44 @@ def _row(found: Score) -> Row:
     )
 
 
-def _cell(batch: BatchReport, name: str) -> Cell:
-    scores = [r.scores[name] for r in batch.reports if name in r.scores]
-    values = [s.value for s in scores if s.value is not None]
-    without = [(s.status, s.reason or "") for s in scores if s.value is None]
-    without += [("failed", f.error) for f in batch.failures]
-    total = len(values) + len(without)
-    if not values:
-        status, reason = without[0] if without else ("missing", "not asked for")
-        return Cell(value=None, normalised=None, measured=0, total=total, status=status, reason=reason)
-    error = scores[0].uncertainty if len(values) == 1 else float(np.std(values, ddof=1) / math.sqrt(len(values)))
+def _cell(results: Sequence[Report | Failure], name: str, true: Sequence[Report | Failure]) -> Cell:
+    found = [r.scores.get(name) if isinstance(r, Report) else r for r in results]
+    measurable = [isinstance(t, Report) and name in t.scores and t.scores[name].value is not None for t in true]
+    values, scale, without = [], [], []
+    for s, could in zip(found, measurable or [False] * len(found), strict=True):
+        if isinstance(s, Score) and s.value is not None:
+            values.append(s.value)
+            scale += [] if s.normalised is None else [s.normalised]
+            continue
+        status, reason = _why_not(s)
+        without.append((status, reason))
+        # As `BatchReport.mean` and `evaluate` count: nothing that should have been measured is left out.
+        scale += [0.0] if status == "failed" or could else []
+    shown, error = None, None
+    if len(values) > 1:
+        error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
+    elif values:
+        error = next(s.uncertainty for s in found if isinstance(s, Score) and s.value is not None)
+    if values:
+        shown = show_value(float(np.mean(values)), error)
+    has_scale = any(isinstance(s, Score) and s.normalised is not None for s in found) or not values
+    reasons = dict.fromkeys(reason if not values else f"{status}: {reason}" for status, reason in without)
     return Cell(
-        value=show_value(float(np.mean(values)), error),
-        normalised=batch.mean(name).value if any(s.normalised is not None for s in scores) else None,
+        value=shown,
+        normalised=float(np.mean(scale)) if scale and has_scale else None,
         measured=len(values),
-        total=total,
-        status="ok",
-        reason="; ".join(dict.fromkeys(f"{status}: {reason}" for status, reason in without)),
+        total=len(found),
+        status="ok" if values else without[0][0],
+        reason="; ".join(reasons),
     )
+
+
+def _why_not(found: Score | Failure | None) -> tuple[str, str]:
+    if found is None:
+        return "missing", "not asked for"
+    if isinstance(found, Failure):
+        return "failed", found.error
+    return found.status, found.reason or ""
 
 
 def _summary(name: str) -> str:

@@ -5,6 +5,7 @@
 
 import re
 import warnings
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,15 @@ def damaged(path: Path, why: str) -> VideoError:
     )
 
 
-def read_container(path: Path) -> tuple[np.ndarray, float | None]:
+def read_container(
+    path: Path, *, max_frames: int | None = None, each: Callable[[np.ndarray], np.ndarray] | None = None
+) -> tuple[np.ndarray, float | None]:
     """All frames, uint8 (T, H, W, 3), upright, and the frame rate, or None where the file states none.
+
+    Args:
+        path: The file.
+        max_frames: Decode no more than these.
+        each: Applied to every frame as soon as it is decoded, such as a reduction that keeps memory small.
 
     Raises:
         VideoError: If the file is corrupt or truncated, or has no video or frames of several sizes.
@@ -52,16 +60,21 @@ def read_container(path: Path) -> tuple[np.ndarray, float | None]:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             _check_index(stream, path)
+            size = _size_before_padding(container.metadata.get("comment", ""))
             for frame in container.decode(stream):
                 if frame.is_corrupt:
                     raise damaged(path, f"frame {len(frames)} does not decode")
                 turns = round(getattr(frame, "rotation", 0) / 90) % 4
-                frames.append(np.rot90(frame.to_ndarray(format="rgb24"), turns))
+                pixels = np.rot90(frame.to_ndarray(format="rgb24"), turns)
+                pixels = pixels if size is None else pixels[: size[0], : size[1]]
+                frames.append(pixels if each is None else each(pixels))
                 times.append(frame.time)
-            size = _size_before_padding(container.metadata.get("comment", ""))
+                if len(frames) == max_frames:
+                    break
             nominal = float(stream.average_rate) if stream.average_rate else None
             tick_s = float(stream.time_base or 0)
-            _check_duration(container, stream, times, path)
+            if len(frames) != max_frames:
+                _check_duration(container, stream, times, path)
     except (FFmpegError, OSError, EOFError) as error:
         raise damaged(path, str(error)) from error
     if not frames:
@@ -70,10 +83,7 @@ def read_container(path: Path) -> tuple[np.ndarray, float | None]:
         raise VideoError(
             expected="frames of one size", got=f"several sizes in {path}", remedy="Re-encode it at one resolution."
         )
-    video = np.stack(frames)
-    if size is not None:
-        video = np.ascontiguousarray(video[:, : size[0], : size[1]])
-    return video, _frame_rate(times, nominal, tick_s, path)
+    return np.stack(frames), _frame_rate(times, nominal, tick_s, path)
 
 
 def _check_index(stream: Any, path: Path) -> None:  # noqa: ANN401 - PyAV's stream

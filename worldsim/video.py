@@ -115,7 +115,13 @@ def check_frames(frames: np.ndarray, *, batched: bool = False) -> None:
 # ---------------------------------------------------------------------------------------------- reading
 
 
-def read_video(path: str | Path, *, default_fps: float | None = None) -> Video:
+def read_video(
+    path: str | Path,
+    *,
+    default_fps: float | None = None,
+    max_frames: int | None = None,
+    each: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Video:
     """Reads a video file, an array file or a directory of images.
 
     Containers (mp4, mov, webm, mkv, avi, gif) are decoded with PyAV and turned upright by their rotation tag; frames
@@ -126,6 +132,9 @@ def read_video(path: str | Path, *, default_fps: float | None = None) -> Video:
     Args:
         path: File or directory.
         default_fps: The rate of inputs that state none (images, `.npy`).
+        max_frames: Read no more than the first so many; what follows is neither decoded nor checked.
+        each: Applied to every frame, uint8 (H, W, 3), as soon as it is decoded: a reduction here keeps the memory of
+            large videos small.
 
     Returns:
         Frames uint8 (T, H, W, 3) and the frame rate.
@@ -140,11 +149,11 @@ def read_video(path: str | Path, *, default_fps: float | None = None) -> Video:
             expected="a video file or a directory of images", got=f"no such path: {path}", remedy="Check it."
         )
     if path.is_dir():
-        frames, fps = _read_folder(path), None
+        frames, fps = _read_folder(path, max_frames), None
     elif path.stat().st_size == 0:
         raise VideoError(expected="a video file", got=f"an empty file: {path}", remedy="Fetch or record it again.")
     elif suffix in CONTAINER_SUFFIXES:
-        frames, fps = read_container(path)
+        frames, fps = read_container(path, max_frames=max_frames, each=each)
     elif suffix in ARRAY_SUFFIXES:
         frames, fps = _read_array(path)
     elif suffix in IMAGE_SUFFIXES:
@@ -156,6 +165,8 @@ def read_video(path: str | Path, *, default_fps: float | None = None) -> Video:
         check_frames(frames)
     except FramesError as error:
         raise VideoError(expected=error.expected, got=f"{error.got} in {path}", remedy=error.remedy) from error
+    if suffix not in CONTAINER_SUFFIXES:
+        frames = frames[:max_frames] if each is None else np.stack([each(f) for f in frames[:max_frames]])
     fps = fps or default_fps or (1.0 if len(frames) == 1 else None)
     if fps is None or not (np.isfinite(fps) and fps > 0):
         raise VideoError(expected="a frame rate above 0", got=f"{fps} for {path}", remedy="Pass default_fps.")
@@ -193,8 +204,8 @@ def _read_image(path: Path) -> tuple[np.ndarray, float | None]:
     return np.ascontiguousarray(pixels.reshape(height, count, width, 3).swapaxes(0, 1)), fps
 
 
-def _read_folder(path: Path) -> np.ndarray:
-    files = sorted((f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
+def _read_folder(path: Path, max_frames: int | None) -> np.ndarray:
+    files = sorted((f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES), key=_natural)[:max_frames]
     if not files:
         raise VideoError(expected="a directory of images", got=f"no image in {path}", remedy="Check the path.")
     images = [_read_image(f)[0][0] for f in files]

@@ -271,6 +271,18 @@ def test_comparison_gives_mean_and_standard_error_over_cases():
     assert row.has_gaps
 
 
+def test_what_the_truth_allows_and_a_video_fails_counts_as_zero():
+    truth = [a_report(a_score("rigidity")), a_report(no_score("rigidity", "inapplicable", "no object"))]
+    dissolved = a_report(no_score("rigidity", "inapplicable", "no object"))
+    (row,) = comparison_rows({"truth": truth, "dream": [dissolved, dissolved]}, truth="truth")
+    assert row.cells[0].normalised == 0.75  # the second case has nothing to measure: not held against the truth
+    assert row.cells[1].normalised == 0.0
+    (row,) = comparison_rows({"dream": [dissolved, dissolved]})
+    assert row.cells[0].normalised is None
+    with pytest.raises(EvalError, match="as many results"):
+        comparison_rows({"truth": truth, "dream": [dissolved]}, truth="truth")
+
+
 def test_comparison_of_nothing_is_refused():
     with pytest.raises(EvalError, match="at least one scored clip"):
         comparison_rows({"dream": [Failure(clip="d", error="e", trace="")]})
@@ -289,6 +301,10 @@ def test_shown_values_are_right_to_a_tenth_of_their_error(value, relative):
     shown, after = show_value(value, error, "dB").split(" ± ")
     assert abs(float(shown) - value) <= 0.1 * error
     assert float(after.removesuffix(" dB")) == pytest.approx(error, rel=0.06)
+
+
+def test_tiny_errors_are_not_shown_as_none():
+    assert show_value(0.334253, 2e-9) == "0.334253 ± 2e-09"
 
 
 @given(st.sets(st.integers(0, 60), max_size=8))

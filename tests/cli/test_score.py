@@ -1,0 +1,150 @@
+"""`worldsim score`: the numbers of the evaluators, whole output or none, failures counted."""
+
+import json
+
+import numpy as np
+import pytest
+
+from eval import Clip, score
+from eval.fidelity import psnr
+from worldsim.cli import main
+from worldsim.cli.clips import Reader, find_videos
+from worldsim.errors import ConfigError, VideoError
+from worldsim.video import write_video
+
+
+def moving_square(count=12, size=(48, 64), step=2):
+    frames = np.full((count, *size, 3), 200, np.uint8)
+    for t in range(count):
+        frames[t, 16:32, 4 + step * t : 16 + step * t] = (180, 30, 30)
+    return frames
+
+
+@pytest.fixture
+def video(tmp_path):
+    write_video(tmp_path / "square.npz", moving_square(), 10)
+    return tmp_path / "square.npz"
+
+
+def scores(out):
+    return json.loads((out / "scores.json").read_text())
+
+
+def test_scores_are_those_of_the_evaluators(video, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["score", str(video), "--suite", "quality", "--out", str(out)]) == 0
+    (result,) = scores(out)["results"]
+    direct = score(Clip(frames=moving_square(), fps=10.0, name="square.npz"), "quality").to_json()
+    assert result == json.loads(json.dumps(direct))
+    shown = capsys.readouterr().out
+    html = (out / "report.html").read_text()
+    for name, found in direct["scores"].items():
+        assert name in html
+        assert found["value"] is None or name in shown
+    assert str(out / "report.html") in shown
+
+
+def test_reference_adds_fidelity(video, tmp_path):
+    noisy = np.clip(moving_square().astype(int) + np.random.default_rng(0).integers(-9, 9, (12, 48, 64, 3)), 0, 255)
+    write_video(tmp_path / "noisy.npz", noisy.astype(np.uint8), 10)
+    out = tmp_path / "out"
+    arguments = ["score", str(tmp_path / "noisy.npz"), "--reference", str(video), "--suite", "psnr", "--out", str(out)]
+    assert main(arguments) == 0
+    value = scores(out)["results"][0]["scores"]["psnr"]["value"]
+    assert value == pytest.approx(psnr(noisy.astype(np.uint8), moving_square())[1:].mean())
+
+
+def test_corrupt_files_in_a_folder_are_counted_and_the_batch_goes_on(tmp_path, capsys):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a", "c"):
+        write_video(folder / f"{name}.mp4", moving_square(), 10)
+    (folder / "b.mp4").write_bytes((folder / "a.mp4").read_bytes()[:300])
+    out = tmp_path / "out"
+    assert main(["score", str(folder), "--suite", "flicker,freeze", "--out", str(out)]) == 0
+    found = scores(out)
+    assert found["failures"] == 1
+    assert [("error" in r) for r in found["results"]] == [False, True, False]
+    # The failed clip counts as 0.
+    good = [r["scores"]["flicker"]["normalised"] for r in found["results"] if "scores" in r]
+    assert found["means"]["flicker"]["value"] == pytest.approx(sum(good) / 3)
+    html = (out / "report.html").read_text()
+    assert "1 of 3 videos failed" in html
+    assert "FAILED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing.mp4"], "no such path"),
+        (["bad.mp4"], "corrupt"),
+        (["empty"], "neither in"),
+        (["square.npz", "--suite", "fysics"], "Did you mean 'physics'?"),
+        (["square.npz", "--max-frames", "0"], "max_frames"),
+        (["square.npz", "--fps", "-1"], "fps above 0"),
+        (["square.npz", "square.npz", "--reference", "square.npz"], "one video with a reference"),
+        (["square.npz", "--reference", "other.npz", "--suite", "psnr"], "same length"),
+        (["square.npz", "--out", "square.npz"], "a folder to write to"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_nothing(video, tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.mp4").write_bytes(b"garbage" * 99)
+    (tmp_path / "empty").mkdir()
+    write_video(tmp_path / "other.npz", moving_square(9), 10)
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    assert main(["score", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert "expected" in message
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+
+
+def test_limits_are_kept_and_stated(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (20, 60, 90, 3), np.uint8)
+    write_video(tmp_path / "big.npz", frames, 10)
+    clip = Reader(max_frames=8, max_side=30, fps=5)(tmp_path / "big.npz")
+    assert clip.frames.shape == (8, 20, 30, 3)
+    # Shrinking by 3 in area is the mean over 3 x 3 pixels.
+    mean = frames[:8].reshape(8, 20, 3, 30, 3, 3).mean(axis=(2, 4))
+    assert np.abs(clip.frames - mean).max() <= 0.5 + 1e-9
+    assert clip.fps == 5
+    for note in ("only the first 8 frames", "60×90 shrunk to 20×30", "taken as 5 frames/s"):
+        assert note in clip.name
+    whole = Reader()(tmp_path / "big.npz")
+    assert whole.name == "big.npz"
+    assert np.array_equal(whole.frames, frames)
+
+
+def test_limits_hold_while_decoding(tmp_path):
+    frames = moving_square(30, (64, 96))
+    write_video(tmp_path / "long.mp4", frames, 10)
+    clip = Reader(max_frames=5)(tmp_path / "long.mp4")
+    assert clip.frames.shape == (5, 64, 96, 3)
+    assert np.abs(clip.frames.astype(int) - frames[:5]).mean() < 2
+    exact = Reader(max_frames=30)(tmp_path / "long.mp4")
+    assert exact.name == "long.mp4"
+
+
+def test_folders_are_videos_or_pictures(tmp_path):
+    with pytest.raises(VideoError, match="at least one video"):
+        find_videos([])
+    pictures = tmp_path / "pictures"
+    for t in range(3):
+        write_video(pictures / f"{t}.png", moving_square(4)[t : t + 1], 1)
+    assert find_videos([pictures]) == [pictures]
+    write_video(pictures / "b.gif", moving_square(4), 10)
+    write_video(pictures / "a.mp4", moving_square(4), 10)
+    assert [p.name for p in find_videos([pictures])] == ["a.mp4", "b.gif"]
+
+
+def test_a_second_run_replaces_its_own_files_only(video, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    for suite in ("flicker", "freeze"):
+        assert main(["score", str(video), "--suite", suite, "--out", str(out)]) == 0
+    assert set(scores(out)["results"][0]["scores"]) == {"freeze"}
+    assert sorted(p.name for p in out.iterdir()) == ["files.json", "mine.txt", "report.html", "scores.json"]
+    with pytest.raises(ConfigError, match="max_side"):
+        Reader(max_side=3)

@@ -1,0 +1,106 @@
+"""Videos of any source as clips to score: found in folders, read within limits that the clip's name states."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from eval import Clip
+from worldsim.errors import ConfigError, VideoError
+from worldsim.video import CONTAINER_SUFFIXES, IMAGE_SUFFIXES, VariableFrameRateWarning, read_video
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads a video as a clip; picklable.
+
+    Attributes:
+        fps: Frames per second, in place of what the file states; None takes the file's.
+        max_frames: At most so many frames, from the beginning.
+        max_side: Larger frames are shrunk by area until their longer side has so many pixels.
+        reference: The true video of the same scene, or None.
+    """
+
+    fps: float | None = None
+    max_frames: int = 128
+    max_side: int = 640
+    reference: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_frames < 1 or self.max_side < 16 or (self.fps is not None and not 0 < self.fps < np.inf):
+            raise ConfigError(
+                expected="max_frames of at least 1, max_side of at least 16 pixels, fps above 0",
+                got=f"{self.max_frames}, {self.max_side}, {self.fps}",
+                remedy="Correct them.",
+            )
+
+    def __call__(self, path: Path) -> Clip:
+        """The clip; its name says what was done to it.
+
+        Raises:
+            VideoError: If the video, or the reference, cannot be read.
+            ClipError: If the reference has another length or size.
+        """
+        notes: list[str] = []
+        frames, fps = self._read(path, notes)
+        name = path.name + (f" ({'; '.join(notes)})" if notes else "")
+        reference = None if self.reference is None else _reference(self.reference, *self._read(self.reference, []))
+        return Clip(frames=frames, fps=fps, name=name, reference=reference)
+
+    def _read(self, path: Path, notes: list[str]) -> tuple[np.ndarray, float]:
+        sizes: list[tuple[int, int]] = []
+
+        def shrink(frame: np.ndarray) -> np.ndarray:
+            height, width = frame.shape[:2]
+            sizes.append((height, width))
+            factor = self.max_side / max(height, width)
+            if factor >= 1.0:
+                return np.ascontiguousarray(frame)
+            size = (max(1, round(width * factor)), max(1, round(height * factor)))
+            return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", VariableFrameRateWarning)
+            # One frame more than is kept tells whether the video goes on.
+            video = read_video(path, default_fps=self.fps, max_frames=self.max_frames + 1, each=shrink)
+        frames = video.frames[: self.max_frames]
+        if len(video.frames) > self.max_frames:
+            notes.append(f"only the first {self.max_frames} frames")
+        if frames.shape[1:3] != sizes[0]:
+            notes.append(f"{sizes[0][0]}×{sizes[0][1]} shrunk to {frames.shape[1]}×{frames.shape[2]}")
+        notes += ["uneven frame times, mean rate taken" for w in caught if w.category is VariableFrameRateWarning]
+        if self.fps is not None:
+            notes.append(f"taken as {self.fps:g} frames/s")
+        return frames, self.fps or video.fps
+
+
+def find_videos(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are; of a folder its videos by name, or the folder itself if it holds images only.
+
+    Raises:
+        VideoError: If nothing is given, a path does not exist, or a folder holds neither videos nor images.
+    """
+    found = [video for path in paths for video in _within(path)]
+    if not found:
+        raise VideoError(expected="at least one video or folder of videos", got="none", remedy="Name some.")
+    return found
+
+
+def _within(path: Path) -> Iterator[Path]:
+    if not path.exists():
+        raise VideoError(expected="a video or a folder of videos", got=f"no such path: {path}", remedy="Check it.")
+    if not path.is_dir():
+        yield path
+        return
+    files = sorted(path.iterdir())
+    videos = [f for f in files if f.suffix.lower() in CONTAINER_SUFFIXES]
+    if not videos and not any(f.suffix.lower() in IMAGE_SUFFIXES for f in files):
+        raise VideoError(expected="videos or images in the folder", got=f"neither in {path}", remedy="Check the path.")
+    yield from videos or [path]
+
+
+def _reference(path: Path, frames: np.ndarray, fps: float) -> Clip:
+    return Clip(frames=frames, fps=fps, name=path.name)

@@ -1,0 +1,196 @@
+"""`worldsim score`: grade videos of any source, and write scores and a report."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from eval import BatchReport, Report, Suite, score_many
+from eval.batch import Failure
+from eval.errors import EvalError
+from eval.report import Block, Comparison, Note, Section, write_report
+from eval.score import versions
+from eval.sections import clip_section
+from eval.suite import write_json
+from eval.tables import measured_rows, show_value, unmeasured_groups
+from worldsim.cli.clips import Reader, find_videos
+from worldsim.cli.output import output_folder
+from worldsim.errors import ConfigError
+
+SCORES_FORMAT = 1
+MAX_COLUMNS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to grade.
+
+    Attributes:
+        videos: Video files, folders of videos, or folders of images; mp4, webm, mkv, avi, gif, npz, png.
+        suite: Suites or evaluators, separated by commas: physics, geometry, fidelity, control, quality, all. By default
+            physics, geometry and quality, and fidelity where there is a reference.
+        reference: The true video of the same scene, for measures of fidelity; only with a single video.
+        fps: Frames per second, in place of what the files state.
+        max_frames: Of longer videos only the first so many frames are scored; the report says so.
+        max_side: Larger videos are shrunk until their longer side has so many pixels; the report says so.
+        workers: Processes.
+        pictures: At most so many clips are shown in full in the report; all are in its table and in scores.json.
+        out: Folder for scores.json and report.html.
+    """
+
+    videos: tyro.conf.Positional[tuple[Path, ...]]
+    suite: str | None = None
+    reference: Path | None = None
+    fps: float | None = None
+    max_frames: int = 128
+    max_side: int = 640
+    workers: int = 1
+    pictures: int = 12
+    out: Path = Path("out/score")
+
+
+def run(options: Options) -> None:
+    """Grades, prints a table, writes scores.json and report.html."""
+    paths = find_videos(options.videos)
+    if options.reference is not None and len(paths) > 1:
+        raise ConfigError(
+            expected="one video with a reference", got=f"{len(paths)} videos", remedy="Score them one by one."
+        )
+    reader = Reader(
+        fps=options.fps, max_frames=options.max_frames, max_side=options.max_side, reference=options.reference
+    )
+    suite = Suite.of(_suites(options))
+    console = Console()
+    # A single video that cannot be read is a mistake to name, not a failure to count.
+    sources = [reader(paths[0])] if len(paths) == 1 else paths
+    batch = score_many(sources, suite, read=reader, workers=options.workers, progress=_Progress(console, len(paths)))
+    if not batch.reports:
+        raise EvalError(
+            expected=f"at least one of {len(paths)} videos that can be scored",
+            got=batch.failures[0].error,
+            remedy="Check the files.",
+        )
+    _print(console, batch)
+    with output_folder(options.out) as folder:
+        write_json(folder / "scores.json", scores_json(batch, suite, options))
+        write_report(
+            folder / "report.html",
+            title=_title(batch),
+            lead=f"Measured: {suite.name.replace('+', ', ')}. Every number is an estimate from pixels; where a measure "
+            "could not be taken, the page says why, and no such gap raises a score.",
+            sections=_sections(batch, paths, reader, options.pictures),
+            provenance={
+                "inputs": ", ".join(f"{r.clip} {r.input}" for r in batch.reports),
+                "frames at most": options.max_frames,
+                "longer side at most": f"{options.max_side} px",
+                **versions(),
+            },
+        )
+    console.print(f"scores: {options.out / 'scores.json'}\nreport: {options.out / 'report.html'}", soft_wrap=True)
+
+
+def scores_json(batch: BatchReport, suite: Suite, options: Options) -> dict[str, Any]:
+    """Everything measured, and how to measure it again, as plain data."""
+    names = [e.name for e in suite.evaluators]
+    return {
+        "format": SCORES_FORMAT,
+        "options": {k: _plain(v) for k, v in asdict(options).items()},
+        "versions": versions(),
+        "means": {n: asdict(batch.mean(n)) for n in names},
+        "aggregate": asdict(batch.aggregate()),
+        "failures": len(batch.failures),
+        **batch.to_json(),
+    }
+
+
+class _Progress:
+    """Prints a line a clip."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console, self.total, self.began = console, total, time.monotonic()
+
+    def __call__(self, done: int, result: Report | Failure) -> None:
+        took = time.monotonic() - self.began
+        self.began = time.monotonic()
+        if isinstance(result, Failure):
+            verdict = f"FAILED: {result.error}"
+        else:
+            values = sum(s.value is not None for s in result.values())
+            verdict = f"{values} of {len(result)} measures gave a value"
+        line = f"[{done}/{self.total}] {result.clip}: {verdict} ({took:.1f} s)"
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _suites(options: Options) -> list[str]:
+    if options.suite is None:
+        return ["physics", "geometry", "quality", *(["fidelity"] if options.reference else [])]
+    return [name.strip() for name in options.suite.split(",") if name.strip()]
+
+
+def _title(batch: BatchReport) -> str:
+    if len(batch.results) == 1:
+        return f"Scores of {batch.results[0].clip}"
+    failed = f", {len(batch.failures)} failed" if batch.failures else ""
+    return f"Scores of {len(batch.results)} videos{failed}"
+
+
+def _sections(batch: BatchReport, paths: Sequence[Path], reader: Reader, pictures: int) -> list[Section]:
+    found = [(path, r) for path, r in zip(paths, batch.results, strict=True) if isinstance(r, Report)]
+    shown = [clip_section(reader(path), report) for path, report in found[:pictures]]
+    if len(batch.results) == 1:
+        return shown
+    return [_overview(batch, len(found) - len(shown)), *shown]
+
+
+def _overview(batch: BatchReport, not_shown: int) -> Section:
+    blocks: list[Block] = []
+    if batch.failures:
+        listed = "\n".join(f"{f.clip}: {f.error}" for f in batch.failures)
+        text = f"{len(batch.failures)} of {len(batch.results)} videos failed; each counts as 0 in the means.\n{listed}"
+        blocks.append(Note(text=text, tone="warning"))
+    each = {r.clip: [r] for r in batch.reports}
+    few = len(each) == len(batch.reports) <= MAX_COLUMNS
+    blocks.append(Comparison(groups=each if few else {f"all {len(batch.results)} videos": batch.results}))
+    if not_shown:
+        blocks.append(Note(text=f"{not_shown} further clips are scored in scores.json and not shown below."))
+    return Section(title="All videos", blocks=blocks)
+
+
+def _print(console: Console, batch: BatchReport) -> None:
+    if len(batch.reports) > MAX_COLUMNS:
+        _print_means(console, batch)
+        return
+    for report in batch.reports:
+        table = Table(title=report.clip, title_justify="left")
+        for column in ("measure", "value", "0-1", "coverage"):
+            table.add_column(column, justify="left" if column == "measure" else "right", no_wrap=True)
+        table.add_column("offending frames / why there is no value", overflow="fold")
+        for row in measured_rows(report):
+            scale = "" if row.normalised is None else f"{row.normalised:.2f}"
+            table.add_row(f"{row.name} {row.better}", row.value, scale, row.coverage, row.offending)
+        for group in unmeasured_groups(report):
+            count = group.names[0] if len(group.names) == 1 else f"{len(group.names)} measures"
+            table.add_row(count, group.status, "", "", group.reason, style="dim")
+        console.print(table)
+
+
+def _print_means(console: Console, batch: BatchReport) -> None:
+    table = Table(title=f"{len(batch.results)} videos, {len(batch.failures)} failed", title_justify="left")
+    for column in ("measure", "mean 0-1", "measured", "failed", "no value"):
+        table.add_column(column, justify="left" if column == "measure" else "right")
+    for name in batch.reports[0]:
+        mean = batch.mean(name)
+        value = "" if mean.value is None else show_value(mean.value, mean.standard_error)
+        table.add_row(name, value, f"{mean.measured}", f"{mean.failed}", f"{sum(mean.unmeasured.values())}")
+    console.print(table)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - options are of any type
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(v) for v in value] if isinstance(value, tuple) else value
