@@ -71,6 +71,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, card: str, dtyp
         for name, module in (("model", checkpoint.model), ("tokenizer", checkpoint.tokenizer)):
             file = work / f"{name}.safetensors"
             save_file(_stored(module, dtype), file, metadata={"format": "pt"})
+            file.chmod(0o644)  # safetensors writes files that only their owner may read
             hashes[file.name] = _sha256(file)
         (work / "config.json").write_text(json.dumps(_config(checkpoint, hashes), indent=1) + "\n")
         (work / "README.md").write_text(card)
