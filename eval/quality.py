@@ -11,6 +11,7 @@ from scipy import ndimage
 from eval.clip import Clip
 from eval.errors import MeasureError
 from eval.score import Measurement, Unmeasurable, evaluator
+from eval.uncertainty import standard_error
 
 # Mean absolute change in levels below which a pair of frames shows no motion.
 STILL_LEVELS = 0.05
@@ -110,7 +111,7 @@ def flicker(clip: Clip) -> Measurement:
         value=float(values.mean()),
         # One level is the rounding of the picture, ten are seen by anyone.
         normalised=float(1.0 / (1.0 + (values.mean() / 2.0) ** 2)),
-        uncertainty=_standard_error(values),
+        uncertainty=standard_error(values),
         coverage=len(values) / len(clip),
         per_frame=per_frame,
         offending=_outliers(per_frame, 2.0),
@@ -154,7 +155,7 @@ def blur(clip: Clip) -> Measurement:
     return Measurement(
         value=value,
         normalised=float(np.clip(1.0 - value, 0.0, 1.0)),
-        uncertainty=_standard_error(per_frame[known]),
+        uncertainty=standard_error(per_frame[known]),
         coverage=float(known.mean()),
         per_frame=per_frame,
         details={"rise_since_start": float(per_frame[known][-1] - start)},
@@ -181,7 +182,7 @@ def dynamics(clip: Clip) -> Measurement:
     per_second = lengths * clip.fps / clip.frames.shape[2]
     return Measurement(
         value=float(np.nanmean(per_second)),
-        uncertainty=_standard_error(per_second[1:]),
+        uncertainty=standard_error(per_second[1:]),
         coverage=(len(clip) - 1) / len(clip),
         per_frame=per_second,
         details={"moving_share": float(np.nanmean(share))},
@@ -240,7 +241,7 @@ def _relative_error(per_frame: np.ndarray, still: np.ndarray) -> Measurement:
     return Measurement(
         value=value,
         normalised=float(np.clip(1.0 - value / baseline, 0.0, 1.0)) if baseline > 0 else None,
-        uncertainty=_standard_error(per_frame[known]),
+        uncertainty=standard_error(per_frame[known]),
         coverage=float(known.mean()),
         per_frame=per_frame,
         offending=_outliers(per_frame, 1.0),
@@ -275,10 +276,6 @@ def _outliers(per_frame: np.ndarray, least: float) -> tuple[int, ...]:
     middle = float(np.median(known))
     spread = 1.4826 * float(np.median(np.abs(known - middle)))
     return tuple(int(t) for t in np.flatnonzero(per_frame > middle + max(5.0 * spread, least)))
-
-
-def _standard_error(values: np.ndarray) -> float | None:
-    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
 def _need_frames(clip: Clip, least: int) -> None:

@@ -90,13 +90,17 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluator:
-    """A named measure over clips. Call it to get a `Score`; it never raises for what a clip lacks."""
+    """A named measure over clips. Call it to get a `Score`; it never raises for what a clip lacks.
+
+    Attributes are those of `evaluator`; `summary` is the first line of the measure's docstring.
+    """
 
     name: str
     suite: str
     unit: str
     better: Better
     needs: tuple[str, ...]
+    claims: tuple[str, ...]
     version: int
     summary: str
     measure: Callable[..., Measurement]
@@ -177,7 +181,14 @@ EVALUATORS: dict[str, Evaluator] = {}
 
 
 def evaluator(
-    name: str, *, suite: str, unit: str, better: Better, needs: tuple[str, ...] = (), version: int = 1
+    name: str,
+    *,
+    suite: str,
+    unit: str,
+    better: Better,
+    needs: tuple[str, ...] = (),
+    claims: tuple[str, ...] = (),
+    version: int = 1,
 ) -> Callable[[Callable[..., Measurement]], Evaluator]:
     """Declares a measure `(clip, **config) -> Measurement` as an evaluator and registers it under `name`.
 
@@ -187,6 +198,7 @@ def evaluator(
         unit: Unit of the value, e.g. "px", "dB", "share".
         better: Whether lower or higher values are better.
         needs: Names of what the clip must have: `actions`, `text`, `reference`, or keys of `Clip.truth`.
+        claims: Names of the planted violations that it claims to detect; its validity card holds it to them.
         version: Raised whenever the same input would give another value.
     """
 
@@ -200,6 +212,7 @@ def evaluator(
             unit=unit,
             better=better,
             needs=needs,
+            claims=claims,
             version=version,
             summary=summary,
             measure=measure,

@@ -32,7 +32,7 @@ ALIAS_SHARE = 0.6
 SLIDE_TURN_RAD = 0.1
 
 
-@evaluator("momentum", suite="physics", unit=UNIT, better="lower")
+@evaluator("momentum", suite="physics", unit=UNIT, better="lower", claims=("energy_gain",))
 def momentum(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     """Two objects that collide change velocity in exactly opposite directions, and push rather than pull.
 
@@ -59,7 +59,7 @@ def momentum(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     return verdict(evidence, len(clip), _coverage(found, pairs), contacts=len(pairs))
 
 
-@evaluator("energy", suite="physics", unit=UNIT, better="lower")
+@evaluator("energy", suite="physics", unit=UNIT, better="lower", claims=("energy_gain", "time_reversal"))
 def energy(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     """Contacts and free flight may lose mechanical energy but never gain it.
 
@@ -79,7 +79,7 @@ def energy(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     return verdict(evidence, len(clip), _coverage(found, pairs, len(alone)), contacts=len(pairs) + len(alone))
 
 
-@evaluator("restitution", suite="physics", unit=UNIT, better="lower")
+@evaluator("restitution", suite="physics", unit=UNIT, better="lower", claims=("energy_gain", "time_reversal"))
 def restitution(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     """Newton's coefficient of restitution lies in [0, 1]: round objects part no faster than they met, and do part."""
     found, judged = _judged(clip, agent)

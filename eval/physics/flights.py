@@ -137,17 +137,17 @@ class Nearness:
 def nearness(tracks: Tracks) -> Nearness:
     """What may have touched what, interval by interval."""
     step = np.nan_to_num(np.diff(tracks.centroid_px, axis=0))
-    swing = _swing(tracks)
+    slack = _swing(tracks) + _pull(step)
     around, edge = tracks.around, tracks.border_px
-    way = _neighbours_max(np.linalg.norm(step, axis=-1)) + swing
+    way = _neighbours_max(np.linalg.norm(step, axis=-1)) + slack
     scenery = around.scenery_px[:-1] + around.scenery_px[1:] <= way + GAP_ERROR_PX
     # Towards a side of the frame only motion across it counts, between two objects only relative motion.
-    across = _neighbours_max(np.abs(step))[..., [0, 0, 1, 1]] + swing[..., None]
+    across = _neighbours_max(np.abs(step))[..., [0, 0, 1, 1]] + slack[:, None]
     # Not seen (NaN) is not near; such intervals are not free for want of wholeness.
     border = edge[:-1] + edge[1:] <= across + EDGE_ERROR_PX
     relative = _neighbours_max(np.linalg.norm(step[:, :, None] - step[:, None, :], axis=-1))
     between = around.between_px[:-1] + around.between_px[1:]
-    objects = between <= relative + swing[:, :, None] + swing[:, None, :] + GAP_ERROR_PX
+    objects = between <= relative + slack[:, None] + slack[None, :] + GAP_ERROR_PX
     objects &= ~np.eye(len(tracks), dtype=bool)
     whole = tracks.whole[:-1] & tracks.whole[1:]
     free = whole & ~scenery & ~border.any(axis=-1) & ~objects.any(axis=-1)
@@ -215,29 +215,34 @@ def common(values: ArrayLike, variances: ArrayLike) -> Gravity:
 
 
 def _swing(tracks: Tracks) -> np.ndarray:
-    """(T-1, N): how much further than in either frame a turning object may reach within an interval, in pixels."""
-    swing = np.zeros((len(tracks.seen) - 1, len(tracks)))
-    for k in np.flatnonzero(tracks.fold > 0):
-        inertia = np.trace(tracks.spread_px2[tracks.whole[:, k], k], axis1=1, axis2=2)
-        if len(inertia) == 0:
-            continue
-        # The corner of a square with this moment of inertia; no outline varies in reach by more than half of that.
-        corner = float(np.sqrt(3.0 * np.median(inertia)))
-        turn = np.abs(np.diff(tracks.turn_rad[:, k]))
-        turn = np.where(np.isfinite(turn), turn, np.inf)
-        padded = np.concatenate([turn[:1], turn, turn[-1:]])
-        most = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
-        swing[:, k] = np.minimum(corner * most, corner)
+    """(N,) px: by how much more than its edges tell an object may have reached out, on both sides of an interval.
+
+    A turning outline reaches further between frames than in them; at most as far as it ever does.
+    """
+    left, right, top, bottom = np.moveaxis(tracks.extent_px, -1, 0)
+    x, y = np.moveaxis(tracks.centroid_px, -1, 0)
+    reach = np.stack([x - left, right - x, y - top, bottom - y], axis=-1)
+    reach = np.where(tracks.whole[..., None], reach, np.nan)
+    seen = tracks.whole.any(axis=0)
+    swing = np.zeros(len(tracks))
+    swing[seen] = 2.0 * np.max(np.nanmax(reach[:, seen], axis=0) - np.nanmin(reach[:, seen], axis=0), axis=-1)
     return swing
 
 
+def _pull(step: np.ndarray) -> np.ndarray:
+    """(N,) px/frame: how much faster than the steps around it an object may be within an interval, by steady force."""
+    if len(step) < 2:
+        return np.zeros(step.shape[1])
+    return 2.0 * np.median(np.linalg.norm(np.diff(step, axis=0), axis=-1), axis=0)
+
+
 def _neighbours_max(step: np.ndarray) -> np.ndarray:
-    """For each interval the larger step of the intervals just before and after it (its own where there are none)."""
+    """For each interval the largest step of the two intervals before and after it (its own if it is the only one)."""
     if len(step) == 1:
         return step
-    before = np.concatenate([step[1:2], step[:-1]])
-    after = np.concatenate([step[1:], step[-2:-1]])
-    return np.maximum(before, after)
+    padded = np.concatenate([np.zeros_like(step[:2]), step, np.zeros_like(step[:2])])[: len(step) + 4]
+    n = len(step)
+    return np.max([padded[i : i + n] for i in (0, 1, 3, 4)], axis=0)
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:

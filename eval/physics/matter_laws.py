@@ -26,7 +26,7 @@ HIDDEN_SHARE = 0.6
 COVER_RATIO = 1.2
 
 
-@evaluator("rigidity", suite="physics", unit=UNIT, better="lower")
+@evaluator("rigidity", suite="physics", unit=UNIT, better="lower", claims=("shape_swap", "duplicate"))
 def rigidity(clip: Clip) -> Measurement:
     """Solid objects keep size and shape.
 
@@ -51,7 +51,9 @@ def rigidity(clip: Clip) -> Measurement:
     return verdict(evidence, len(clip), used / tracks.seen.sum())
 
 
-@evaluator("permanence", suite="physics", unit=UNIT, better="lower")
+@evaluator(
+    "permanence", suite="physics", unit=UNIT, better="lower", claims=("vanish", "appear", "duplicate", "colour_swap")
+)
 def permanence(clip: Clip) -> Measurement:
     """Nothing vanishes, appears, doubles or becomes another thing.
 
@@ -65,7 +67,7 @@ def permanence(clip: Clip) -> Measurement:
         evidence += _absences(tracks, k)
         apart = np.flatnonzero(tracks.whole[:, k] & (tracks.around.gap_px[:, k] > 1.5))
         if len(apart) > 0:
-            sigma = float(np.hypot(AREA_PX, AREA_SHARE * usual[k]))
+            sigma = float(np.hypot(AREA_PX, 0.5 * AREA_SHARE * usual[k]))
             about = f"object {k + 1} changes its amount in view (px²)"
             evidence += _changes(tracks.area_px[apart, k], sigma, apart, about)
         frames = np.flatnonzero(np.isfinite(tracks.colour[:, k, 0]))
@@ -77,7 +79,7 @@ def permanence(clip: Clip) -> Measurement:
     return verdict(evidence, len(clip), 1.0, objects=len(tracks))
 
 
-@evaluator("non_penetration", suite="physics", unit=UNIT, better="lower")
+@evaluator("non_penetration", suite="physics", unit=UNIT, better="lower", claims=("pass_through",))
 def non_penetration(clip: Clip) -> Measurement:
     """Solid objects do not overlap.
 

@@ -25,6 +25,10 @@ FLAT_TOLERANCE = 10.0
 MAX_COLOURS = 24
 MAX_OBJECTS = 64
 MIN_AREA_PX = 5
+# Pixel noise in levels that doubles the least area: noise makes blobs.
+NOISE_UNIT = 8.0
+# An object has flat pixels of its own colour; a blob without is a mixture of its surroundings, or noise.
+CORE_SHARE = 0.1
 # Share of pixels that the palette must explain before it is believed.
 EXPLAINED_SHARE = 0.94
 # Share of pixels that may leave the median frame before "still camera" is not believed.
@@ -101,6 +105,7 @@ def _by_colour(frames: np.ndarray, noise: float) -> Segmentation | None:
     if not 2 <= len(palette) <= MAX_COLOURS:
         return None
     labels, residual = _label(frames, flat, palette, radius)
+    core = flat & (np.linalg.norm(frames - palette[labels], axis=-1) < radius)
     if np.mean(residual < radius) < EXPLAINED_SHARE:
         return None
     scenery = np.zeros(frames.shape[1:3], bool)
@@ -110,7 +115,9 @@ def _by_colour(frames: np.ndarray, noise: float) -> Segmentation | None:
     for t, frame_labels in enumerate(np.where(scenery, 0, labels)):
         count = 0
         for colour in np.unique(frame_labels[frame_labels > 0]):
-            for mask in _components(frame_labels == colour):
+            for mask in _components(frame_labels == colour, MIN_AREA_PX * (1.0 + noise / NOISE_UNIT)):
+                if core[t][mask].mean() < CORE_SHARE:
+                    continue
                 count += 1
                 regions[t][mask] = count
     return Segmentation(regions=regions, source="colour", noise_levels=noise)
@@ -217,9 +224,9 @@ def _dilate(masks: np.ndarray, times: int) -> np.ndarray:
     return np.stack([cv2.dilate(m.astype(np.uint8), _SQUARE, iterations=times) for m in masks]).astype(bool)
 
 
-def _components(mask: np.ndarray) -> Iterator[np.ndarray]:
-    """Connected regions (H, W) bool of `mask` with at least `MIN_AREA_PX` pixels, in scan order."""
+def _components(mask: np.ndarray, least: float = MIN_AREA_PX) -> Iterator[np.ndarray]:
+    """Connected regions (H, W) bool of `mask` with at least so many pixels, in scan order."""
     number, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     for k in range(1, number):
-        if stats[k, cv2.CC_STAT_AREA] >= MIN_AREA_PX:
+        if stats[k, cv2.CC_STAT_AREA] >= least:
             yield parts == k
