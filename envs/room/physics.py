@@ -171,7 +171,7 @@ def _mjcf(scene: Scene) -> str:
     gravity = " ".join(repr(float(g)) for g in scene.gravity_m_per_s2)
     return f"""<mujoco>
 <option timestep="{FRAME_S / SUBSTEPS!r}" integrator="Euler" cone="elliptic" gravity="{gravity}"/>
-<default><geom condim="6" friction="0.5 0.02 0.006" solref="0.02 0.6"/></default>
+<default><geom condim="3" friction="0.5 0.02 0.006" solref="0.02 0.6"/></default>
 <worldbody>{walls}
 <body pos="0 0 {WALKER_HEIGHT_M / 2}"><joint name="slide0" type="slide" axis="1 0 0"/>
 <joint name="slide1" type="slide" axis="0 1 0"/>
@@ -190,7 +190,9 @@ def _servo(joint: int) -> str:
 
 def _body(solid: Solid) -> str:
     size = " ".join(repr(float(v)) for v in solid.size_m)
+    # A box does not roll, and its four contacts resist twisting by themselves.
+    condim = 3 if solid.shape == "box" else 6
     return (
         f'<body><freejoint/><geom type="{solid.shape}" size="{size}" density="{solid.density_kg_per_m3!r}" '
-        'group="1" contype="1" conaffinity="3"/></body>'
+        f'condim="{condim}" group="1" contype="1" conaffinity="3"/></body>'
     )

@@ -2,8 +2,8 @@
 
 The six faces of the room are intersected in closed form; the solids by MuJoCo's `mj_multiRay`, asked only for the rays
 that pass through a solid's bounding sphere. Colour is Lambert shading under point lights with hard shadows and a
-constant exposure; pixels on an edge (of a solid, a face or a shadow) are averaged over 2x2 sub-pixels, while the truth
-is that of the pixel centre.
+constant exposure; pixels on an edge (of a solid, a face or a shadow) are averaged with their corners, which neighbours
+share, while the truth is that of the pixel centre.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,8 @@ from envs.room.camera import intrinsics, pixel_rays
 from envs.room.casting import Hits, Stage, cast, irradiance, joined, reordered
 from envs.room.textures import FILTER_SIGMA_PX, NUM_SURFACES, Textures, cells, grain
 
-# A sub-pixel sample has half the spacing; this Gaussian keeps the filter's total variance that of a whole pixel.
-_SUB_SIGMA_PX = float(np.sqrt(FILTER_SIGMA_PX**2 - 0.25**2))
-_SUB_OFFSETS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
+# An edge pixel is half its centre and an eighth of each corner; this Gaussian keeps its filter as wide as another's.
+_EDGE_SIGMA_PX = float(np.sqrt(FILTER_SIGMA_PX**2 - 0.5 * 0.5**2))
 
 _FACE_AXES = ((1, 2), (0, 2), (0, 1))
 """The two world axes that span the faces at right angles to x, y and z."""
@@ -46,7 +45,7 @@ class Renderer:
     Args:
         size: Height and width in pixels.
         fov_deg: Field of view along the shorter side.
-        antialias: Average edge pixels over 2x2 samples.
+        antialias: Average edge pixels with their corners.
 
     Raises:
         SceneError: If the size or the field of view is impossible.
@@ -56,7 +55,8 @@ class Renderer:
         self.K = intrinsics(size, fov_deg)
         self.size, self.antialias = (int(size[0]), int(size[1])), antialias
         self._rays = np.ascontiguousarray(pixel_rays(self.K, self.size).reshape(-1, 3).T)
-        self._sub_offsets = np.array([(dx / self.K[0, 0], dy / self.K[1, 1], 0.0) for dx, dy in _SUB_OFFSETS]).T
+        grid = self.size[0] + 1, self.size[1] + 1
+        self._corner_rays = np.ascontiguousarray(pixel_rays(self.K, grid, (-0.5, -0.5)).reshape(-1, 3).T)
 
     def render(self, stage: Stage, world_from_camera: np.ndarray) -> Picture:
         """Draws one frame.
@@ -76,31 +76,42 @@ class Renderer:
             segmentation=np.maximum(hits.surface - (NUM_SURFACES - 1), 0).reshape(height, width),
             normals=hits.normal.T.astype(np.float32).reshape(height, width, 3),
         )
-        edge = np.zeros(0, np.int64)
+        sigma = np.full(num, FILTER_SIGMA_PX, np.float32)
+        edge = np.zeros(self.size, bool)
         if self.antialias:
-            edge = np.flatnonzero(_edges((hits.surface * 8 + shadows).reshape(height, width)))
-        if len(edge):
-            rays = self._rays[:, edge, None] + self._sub_offsets[:, None, :]
-            fine = cast(stage, origin, rotation @ rays.reshape(3, -1))
-            # Where no neighbour is in shadow, no sub-pixel is looked for there either.
-            suspects = _grown((shadows > 0).reshape(height, width)).ravel()[edge]
-            fine_light, _ = irradiance(stage, origin, fine, np.repeat(suspects, len(_SUB_OFFSETS)))
+            edge = _edges((hits.surface * 8 + shadows).reshape(height, width))
+        corners = np.flatnonzero(_at_corners(edge))
+        if len(corners):
+            sigma[edge.ravel()] = _EDGE_SIGMA_PX
+            fine = cast(stage, origin, rotation @ self._corner_rays[:, corners])
+            # Where no pixel around is in shadow, none is looked for at the corner either.
+            suspects = _at_corners((shadows > 0).reshape(height, width)).ravel()[corners]
+            fine_light, _ = irradiance(stage, origin, fine, suspects)
             hits, light = joined(hits, fine), np.concatenate([light, fine_light])
+            sigma = np.concatenate([sigma, np.full(len(corners), _EDGE_SIGMA_PX, np.float32)])
         order = np.argsort(hits.surface, kind="stable")
-        if len(edge):
-            needed = np.ones(len(light), bool)
-            needed[edge] = False
-            order = order[needed[order]]
-        sigma = np.where(order < num, np.float32(FILTER_SIGMA_PX), np.float32(_SUB_SIGMA_PX))
-        radiance = np.zeros((3, len(light)), np.float32)
-        radiance[:, order] = _albedo(stage, origin, reordered(hits, order), self._pixel_steps(rotation), sigma)
+        radiance = np.empty((3, len(light)), np.float32)
+        radiance[:, order] = _albedo(
+            stage, origin, reordered(hits, order), self._pixel_steps(rotation), sigma.take(order)
+        )
         radiance *= light
-        if len(edge):
-            # Averaged after clipping: a pixel half covered by something overexposed is half overexposed.
-            fine_radiance = np.minimum(radiance[:, num:], np.float32(1.0)).reshape(3, len(edge), -1)
-            radiance[:, edge] = fine_radiance.sum(axis=2) * np.float32(1.0 / len(_SUB_OFFSETS))
-        picture.rgb[:] = _encode(radiance[:, :num]).T.reshape(height, width, 3)
+        pixels = radiance[:, :num]
+        if len(corners):
+            pixels = self._antialiased(radiance, np.flatnonzero(edge), corners)
+        picture.rgb[:] = _encode(pixels).T.reshape(height, width, 3)
         return picture
+
+    def _antialiased(self, radiance: np.ndarray, edge: np.ndarray, corners: np.ndarray) -> np.ndarray:
+        """(3, H * W) radiance of the pixels: on an edge, the mean of the centre and the mean of the four corners."""
+        height, width = self.size
+        pixels = radiance[:, : height * width]
+        grid = np.zeros((3, (height + 1) * (width + 1)), np.float32)
+        # Averaged after clipping: a pixel half covered by something overexposed is half overexposed.
+        grid[:, corners] = np.minimum(radiance[:, height * width :], np.float32(1.0))
+        first = edge + edge // width
+        around = grid[:, first] + grid[:, first + 1] + grid[:, first + width + 1] + grid[:, first + width + 2]
+        pixels[:, edge] = 0.5 * np.minimum(pixels[:, edge], np.float32(1.0)) + 0.125 * around
+        return pixels
 
     def _pixel_steps(self, rotation: np.ndarray) -> np.ndarray:
         """(2, 3) change of the ray direction from one pixel column, and one pixel row, to the next."""
@@ -185,15 +196,14 @@ def _edges(labels: np.ndarray) -> np.ndarray:
     return edge
 
 
-def _grown(mask: np.ndarray) -> np.ndarray:
-    """(H, W) bool: a mask widened by one pixel in all eight directions."""
-    rows = mask.copy()
-    rows[1:] |= mask[:-1]
-    rows[:-1] |= mask[1:]
-    grown = rows.copy()
-    grown[:, 1:] |= rows[:, :-1]
-    grown[:, :-1] |= rows[:, 1:]
-    return grown
+def _at_corners(pixels: np.ndarray) -> np.ndarray:
+    """(H + 1, W + 1) bool: pixel corners that touch a marked pixel (H, W)."""
+    height, width = pixels.shape
+    corners = np.zeros((height + 1, width + 1), bool)
+    for rows in (slice(0, height), slice(1, height + 1)):
+        corners[rows, :-1] |= pixels
+        corners[rows, 1:] |= pixels
+    return corners
 
 
 def _encode_table() -> np.ndarray:
