@@ -15,8 +15,10 @@ SHRINK = 4
 MASK_ON = 255
 # How far a moving pixel acts: opening and closing reach two pixels each, twice.
 REACH_PX = 8
-# Mirrored at the frame's edges, and blind to what lies beyond a crop of the frame.
-BORDER = cv2.BORDER_REFLECT_101 | cv2.BORDER_ISOLATED
+# Reach of a 5×5 window.
+HALF_PX = 2
+# Pixels that are masked at once: what fits a core's cache.
+BLOCK_PIXELS = 1 << 17
 
 
 def motion_masks(frames: np.ndarray, *, threshold: int = THRESHOLD_LEVELS) -> np.ndarray:
@@ -39,16 +41,13 @@ def motion_masks(frames: np.ndarray, *, threshold: int = THRESHOLD_LEVELS) -> np
     """
     check_video(frames)
     masks = np.zeros(frames.shape[:3], bool)
-    luma = np.empty(frames.shape[:3], np.uint8)
-    for t, frame in enumerate(frames):
-        cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY, dst=luma[t])
-    for t, box, mask in _moving(luma, threshold):
-        masks[t][box] = mask > 0
+    for block, rows, columns, moving in _moving(_luma(frames), threshold):
+        masks[block, rows, columns] = moving > 0
     return masks
 
 
 def condense(frames: np.ndarray, *, factor: int = SHRINK, antialias: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """`shrink(frames)` and `shrink(motion_masks(frames))` in one pass, without the full-size masks in between.
+    """`shrink(frames)` and `shrink(motion_masks(frames))`, without the full-size masks of all frames in between.
 
     Args and errors as there.
 
@@ -56,66 +55,90 @@ def condense(frames: np.ndarray, *, factor: int = SHRINK, antialias: bool = Fals
         uint8 (T, h, w, 3) and bool (T, h, w).
     """
     check_video(frames)
-    height, width = _small_size(frames, factor)
-    small = np.empty((len(frames), height, width, 3), np.uint8)
-    masks = np.zeros((len(frames), height, width), np.uint8)
-    luma = np.empty(frames.shape[:3], np.uint8)
-    # One pass while the frame is in the cache.
-    for t, frame in enumerate(frames):
-        cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY, dst=luma[t])
-        small[t] = _shrink_image(frame, factor, antialias=antialias)
-    full = np.zeros(frames.shape[1:3], np.uint8)
-    for t, box, mask in _moving(luma, THRESHOLD_LEVELS):
-        full[box] = mask
-        part, small_part = _whole_blocks(box, full.shape, factor)
-        masks[t][small_part] = _shrink_image(full[part], factor, antialias=antialias)
-        full[box] = 0
-    return small, masks > MASK_ON // 2
+    small = shrink(frames, factor=factor, antialias=antialias)
+    masks = np.zeros(small.shape[:3], bool)
+    height, width = frames.shape[1:3]
+    aligned = height % factor == 0 and width % factor == 0
+    for block, rows, columns, moving in _moving(_luma(frames), THRESHOLD_LEVELS):
+        # A part of whole blocks shrinks by itself as it does inside the image; blocks that do not tile the image never.
+        top, left = (rows.start // factor * factor, columns.start // factor * factor) if aligned else (0, 0)
+        bottom, right = (-(-rows.stop // factor) * factor, -(-columns.stop // factor) * factor)
+        part = np.zeros(
+            (len(moving), (bottom if aligned else height) - top, (right if aligned else width) - left), bool
+        )
+        part[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = moving > 0
+        found = shrink(part, factor=factor, antialias=antialias)
+        y, x = top // factor, left // factor
+        masks[block, y : y + found.shape[1], x : x + found.shape[2]] = found
+    return small, masks
 
 
-def _whole_blocks(
-    box: tuple[slice, slice], size: tuple[int, ...], factor: int
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """The smallest part that covers a box and shrinks by itself as it does inside the image, before and after."""
-    if size[0] % factor or size[1] % factor:
-        # Blocks of a size that does not divide the image are not aligned: only the whole shrinks as the whole.
-        return (slice(None), slice(None)), (slice(None), slice(None))
-    rows, columns = (slice(b.start // factor, -(-b.stop // factor)) for b in box)
-    before = slice(rows.start * factor, rows.stop * factor), slice(columns.start * factor, columns.stop * factor)
-    return before, (rows, columns)
+def _luma(frames: np.ndarray) -> np.ndarray:
+    count, height, width, _ = frames.shape
+    # Luma is pointwise: one call converts all frames, one below the other.
+    stacked = np.ascontiguousarray(frames).reshape(count * height, width, 3)
+    return cv2.cvtColor(stacked, cv2.COLOR_RGB2GRAY).reshape(count, height, width)
 
 
-def _moving(luma: np.ndarray, threshold: int) -> Iterator[tuple[int, tuple[slice, slice], np.ndarray]]:
-    """Index, box and mask inside the box (0 or 255) of every frame of luma (T, H, W) in which something moves."""
-    lowest, highest = luma[0].copy(), luma[0].copy()
-    for image in luma[1:]:
-        cv2.min(lowest, image, dst=lowest)
-        cv2.max(highest, image, dst=highest)
+def _moving(luma: np.ndarray, threshold: int) -> Iterator[tuple[slice, slice, slice, np.ndarray]]:
+    """What moves in luma (T, H, W), block by block of frames.
+
+    Yields:
+        The block's frames, rows and columns, and the masks (n, h, w), 0 or 255, of these; there are none elsewhere.
+    """
     # Blur and average are convex combinations, so no mask can arise where luma never spans more than the threshold.
-    spans = cv2.threshold(highest - lowest, threshold, MASK_ON, cv2.THRESH_BINARY)[1]
+    spans = (luma.max(axis=0) - luma.min(axis=0) > threshold).view(np.uint8)
     arena = _grown_box(spans, BLUR_PX + REACH_PX)
     if arena is None:
         return
-    square = np.ones((MORPHOLOGY_PX, MORPHOLOGY_PX), np.uint8)
     height, width = spans[arena].shape
-    smooth, level = np.empty((height, width), np.uint8), np.empty((height, width), np.uint8)
-    background = np.empty((height, width))
-    for t, image in enumerate(luma):
-        cv2.GaussianBlur(image[arena], (BLUR_PX, BLUR_PX), 0, dst=smooth, borderType=BORDER)
-        if t == 0:
-            background[:] = smooth
-            continue
-        cv2.accumulateWeighted(smooth, background, BACKGROUND_SHARE)
-        cv2.convertScaleAbs(background, dst=level)
-        cv2.absdiff(smooth, level, dst=level)
-        cv2.threshold(level, threshold, MASK_ON, cv2.THRESH_BINARY, dst=level)
-        # Nothing outside the moving box, grown by the reach of opening and closing, can change.
-        box = _grown_box(level, REACH_PX)
-        if box is None:
-            continue
-        opened = cv2.morphologyEx(level[box], cv2.MORPH_OPEN, square)
-        if opened.any():
-            yield t, _offset(box, arena), cv2.morphologyEx(opened, cv2.MORPH_CLOSE, square)
+    at_once = max(1, min(len(luma), BLOCK_PIXELS // (height * width)))
+    # Frames lie side by side, mirrored columns between them: long rows, and one call for all.
+    mirror = np.pad(np.arange(width), HALF_PX, mode="reflect")
+    inside = slice(HALF_PX, HALF_PX + width)
+    wide, smooth, level = (np.zeros((height, at_once, width + 2 * HALF_PX), np.uint8) for _ in range(3))
+    flat, flat_smooth, flat_level = (a.reshape(height, -1) for a in (wide, smooth, level))
+    rounding = np.empty((height, width), np.float32)
+    background: np.ndarray | None = None
+    for start in range(0, len(luma), at_once):
+        block = slice(start, min(start + at_once, len(luma)))
+        count = block.stop - block.start
+        frames = luma[(block, *arena)].transpose(1, 0, 2)
+        wide[:, :count, inside] = frames
+        wide[:, :count, :HALF_PX], wide[:, :count, -HALF_PX:] = (
+            frames[..., mirror[:HALF_PX]],
+            frames[..., mirror[-HALF_PX:]],
+        )
+        cv2.GaussianBlur(flat, (BLUR_PX, BLUR_PX), 0, dst=flat_smooth)
+        for i in range(count):
+            if background is None:
+                background = smooth[:, 0, inside].astype(np.float64)
+                level[:, 0] = smooth[:, 0]
+                continue
+            cv2.accumulateWeighted(smooth[:, i, inside], background, BACKGROUND_SHARE)
+            # Averages of integers often end in .5: the float32 in between decides which way these round.
+            rounding[:] = background
+            cv2.convertScaleAbs(rounding, dst=level[:, i, inside])
+        cv2.absdiff(flat_smooth, flat_level, dst=flat_level)
+        cv2.threshold(flat_level, threshold, MASK_ON, cv2.THRESH_BINARY, dst=flat_level)
+        moved = level[:, :count, inside]
+        # Nothing outside the box of what moves, grown by the reach of opening and closing, can change.
+        box = _grown_box(moved.max(axis=1), REACH_PX)
+        if box is not None:
+            rows, columns = box
+            masks = _open_and_close(moved[rows, :, columns])
+            yield block, _shifted(rows, arena[0]), _shifted(columns, arena[1]), masks.transpose(1, 0, 2)
+
+
+def _open_and_close(masks: np.ndarray) -> np.ndarray:
+    """Opening, then closing, of masks (h, n, w), with a 5×5 square; what lies outside a mask never decides."""
+    square = np.ones((MORPHOLOGY_PX, MORPHOLOGY_PX), np.uint8)
+    wide = np.pad(masks, ((0, 0), (0, 0), (HALF_PX, HALF_PX)))
+    flat = wide.reshape(len(wide), -1)
+    for step, outside in ((cv2.erode, MASK_ON), (cv2.dilate, 0), (cv2.dilate, 0), (cv2.erode, MASK_ON)):
+        wide[..., :HALF_PX] = wide[..., -HALF_PX:] = outside
+        step(flat, square, dst=flat)
+    return wide[..., HALF_PX:-HALF_PX]
 
 
 def _grown_box(mask: np.ndarray, margin: int) -> tuple[slice, slice] | None:
@@ -127,9 +150,8 @@ def _grown_box(mask: np.ndarray, margin: int) -> tuple[slice, slice] | None:
     return rows, slice(max(x - margin, 0), min(x + w + margin, mask.shape[1]))
 
 
-def _offset(box: tuple[slice, slice], origin: tuple[slice, slice]) -> tuple[slice, slice]:
-    rows, columns = (slice(b.start + o.start, b.stop + o.start) for b, o in zip(box, origin, strict=True))
-    return rows, columns
+def _shifted(part: slice, origin: slice) -> slice:
+    return slice(part.start + origin.start, part.stop + origin.start)
 
 
 def shrink(video: np.ndarray, *, factor: int = SHRINK, antialias: bool = False) -> np.ndarray:
@@ -147,30 +169,27 @@ def shrink(video: np.ndarray, *, factor: int = SHRINK, antialias: bool = False) 
     Raises:
         MeasureError: If nothing would be left.
     """
-    _small_size(video, factor)
-    if factor == 1:
-        return video
-    is_mask = video.dtype == bool
-    levels = video.view(np.uint8) * np.uint8(MASK_ON) if is_mask else video
-    small = np.stack([_shrink_image(frame, factor, antialias=antialias) for frame in levels])
-    return small > MASK_ON // 2 if is_mask else small
-
-
-def _shrink_image(image: np.ndarray, factor: int, *, antialias: bool) -> np.ndarray:
-    if factor == 1:
-        return image
-    how = cv2.INTER_AREA if antialias else cv2.INTER_LINEAR
-    return cv2.resize(image, (image.shape[1] // factor, image.shape[0] // factor), interpolation=how)
-
-
-def _small_size(video: np.ndarray, factor: int) -> tuple[int, int]:
-    if factor < 1 or min(video.shape[1:3]) < factor:
+    height, width = video.shape[1:3]
+    if factor < 1 or min(height, width) < factor:
         raise MeasureError(
             expected=f"frames of at least {factor}×{factor} pixels",
-            got=f"{video.shape[1]}×{video.shape[2]}",
+            got=f"{height}×{width}",
             remedy="Use a smaller factor, at least 1.",
         )
-    return video.shape[1] // factor, video.shape[2] // factor
+    if factor == 1:
+        return video
+    how = cv2.INTER_AREA if antialias else cv2.INTER_LINEAR
+    is_mask = video.dtype == bool
+    levels = video.view(np.uint8) * np.uint8(MASK_ON) if is_mask else video
+    size = (width // factor, height // factor)
+    if height % factor == 0 and width % factor == 0:
+        # Blocks do not straddle frames: one call shrinks all frames, one below the other.
+        stacked = np.ascontiguousarray(levels).reshape(-1, *levels.shape[2:])
+        small = cv2.resize(stacked, (size[0], len(stacked) // factor), interpolation=how)
+        small = small.reshape(len(video), size[1], *small.shape[1:])
+    else:
+        small = np.stack([cv2.resize(frame, size, interpolation=how) for frame in levels])
+    return small > MASK_ON // 2 if is_mask else small
 
 
 def resample(frames: np.ndarray, *, fps: float, to_fps: float) -> np.ndarray:
