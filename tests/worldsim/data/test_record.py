@@ -117,13 +117,13 @@ def test_truth_can_be_left_out_or_chosen(tmp_path):
         quiet(COUNTING, path=tmp_path / "c", truth=("lucky",))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize(
-    ("breakage", "error", "message"),
+    ("breakage", "error", "message", "workers"),
     [
-        ("raise", RuntimeError, "the world broke"),
-        ("reward", DatasetError, "finite rewards"),
-        ("truth", DatasetError, "a change in new"),
+        ("raise", RuntimeError, "the world broke", 1),
+        ("raise", RuntimeError, "the world broke", 2),
+        ("reward", DatasetError, "finite rewards", 1),
+        ("truth", DatasetError, "a change in new", 1),
     ],
 )
 def test_what_breaks_is_raised_and_leaves_nothing(breakage, error, message, workers, tmp_path):
