@@ -46,7 +46,8 @@ class Attention(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., C) to queries, keys, values (..., H, D)."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        return self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype), v
+        # The norms' weights are float32 under autocast too.
+        return self.norm_q(q.float()).to(v.dtype), self.norm_k(k.float()).to(v.dtype), v
 
     def merge(self, heads: Tensor) -> Tensor:
         """(..., H, D) to (..., C)."""
@@ -65,7 +66,7 @@ class TextKeys(nn.Module):
     def forward(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, C) to keys and values (B, L, H, D)."""
         k, v = self.kv(text).unflatten(-1, (2, self.heads, -1)).unbind(-3)
-        return self.norm_k(k).to(v.dtype), v
+        return self.norm_k(k.float()).to(v.dtype), v
 
 
 class Mlp(nn.Sequential):
