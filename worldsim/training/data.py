@@ -143,10 +143,11 @@ def check_dataset(dataset: Dataset, config: TrainConfig) -> None:
     unit = config.tokenizer.spatial_stride * config.model.patch
     height, width = dataset.frame_size
     if height % unit or width % unit:
+        fitting = [max(n // unit, 1) * unit for n in (height, width)]
         raise FramesError(
             expected=f"frames whose height and width are multiples of {unit}",
             got=f"{height} x {width}",
-            remedy=f"Record again with another size, for example --size {max(height // unit, 1) * unit}.",
+            remedy=f"Record again, for example with --resize {fitting[0]} {fitting[1]}.",
         )
     if config.model.latent_channels != config.tokenizer.latent_channels:
         raise TrainingError(
