@@ -291,9 +291,13 @@ def time_reversal(rng: np.random.Generator, severity: float, size: Size) -> Pair
     Restitution is 1 - 0.6 severity. The lawful recording starts from the same frame and obeys the same restitution;
     both agree at severity 0, where motion can be reversed.
     """
-    track = _find(
-        lambda: _arena(rng, size, gravity=4.0, count=1), lambda t: len(t.touched(0)) >= 2, "a reversal of time"
-    )
+
+    def accept(track: Track) -> bool:
+        # Bounces well inside the clip, and few of them, so that it does not come to rest.
+        times = [t for t, _ in track.touched(0)]
+        return 2 <= len(times) <= 4 and times[0] >= 4 and times[-1] <= 26
+
+    track = _find(lambda: _arena(rng, size, count=1), accept, "a reversal of time")
     lossy = tuple(replace(s, restitution=1.0 - REVERSAL_LOSS * severity) for s in track.scene.solids)
     scene = replace(track.scene, solids=lossy)
     backwards = run(scene, FRAMES)

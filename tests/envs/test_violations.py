@@ -174,7 +174,8 @@ def test_time_reversal_gains_energy_and_its_partner_loses_it(pairs):
     lawful, violated = pairs["time_reversal", 1.0]
     np.testing.assert_array_equal(lawful.frames[0], violated.frames[0])
     assert energy(violated)[-1, 0] > 1.2 * energy(violated)[0, 0]
-    assert (np.diff(energy(lawful)[:, 0]) < 1e-9).all()
+    # A lossy bounce is resolved to half a substep of free fall, so the last small ones may gain a ten-thousandth.
+    assert (np.diff(energy(lawful)[:, 0]) < 2e-4 * energy(lawful)[0, 0]).all()
     impulses = violated.truth["contacts"][..., CONTACT_COLUMNS.index("impulse_x_n_s") :][..., :2]
     used = violated.truth["contacts"][..., 0] >= 0
     gained = np.where(used[..., None], impulses, 0.0).sum(axis=1)
