@@ -24,7 +24,7 @@ READINGS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 """What each convention's poses must go through to become the package's."""
 
 # Above this share of misfit the poses are doubted; another reading must fit with less than a third of it to be named.
-DOUBT, _DECISIVE = 0.5, 1 / 3
+DOUBT, _DECISIVE = 0.25, 1 / 3
 
 
 def misfits(poses: np.ndarray, misfit: Callable[[np.ndarray], float]) -> dict[str, float]:

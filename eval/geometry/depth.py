@@ -17,6 +17,10 @@ from eval.geometry.pose import invert, project, relative_pose, unproject
 # Side of the images on which residual flow is measured; small frames are enlarged to it, large ones reduced.
 FLOW_SIDE = 256
 OCCLUSION_TOLERANCE = 0.03
+# Standard error of flow in units of noise / gradient.
+FLOW_ERROR = 0.2
+# Median of the absolute value of a standard normal variable.
+_MAD_OF_NORMAL = 0.6745
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,23 +117,6 @@ def warp(
     return sample(source.frame, found.pixels) * found.visible[..., None], found.visible
 
 
-def residual_flow_px(warped: np.ndarray, frame: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Length of the optical flow from a warped view to the real one.
-
-    Invisible pixels of the warped view are filled from the real one so that their edges do not move.
-
-    Args:
-        warped: uint8 (H, W, 3), see `warp`.
-        frame: uint8 (H, W, 3).
-        visible: (H, W) bool.
-
-    Returns:
-        float32 (H, W) in pixels *at a shorter side of 256*, NaN where not visible.
-    """
-    flow = dense_flow(np.where(visible[..., None], warped, frame), frame)
-    return np.where(visible, np.linalg.norm(flow, axis=2), np.float32(np.nan))
-
-
 def dense_flow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Optical flow (DIS) from frame a to frame b: a(x) = b(x + flow).
 
@@ -150,6 +137,42 @@ def dense_flow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     before, after = (cv2.resize(cv2.cvtColor(i, cv2.COLOR_RGB2GRAY), size, interpolation=method) for i in (a, b))
     flow = _dis().calc(before, after, np.zeros((size[1], size[0], 2), np.float32))
     return cv2.resize(flow, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def unexplained_levels(a: np.ndarray, b: np.ndarray, flow: np.ndarray, tested: np.ndarray) -> float:
+    """Standard deviation, in grey levels, of a - b once the flow is undone: noise, codec, interpolation.
+
+    By the median absolute deviation over the tested pixels, so that a part that does not match at all weighs little.
+
+    Args:
+        a: uint8 (H, W, 3).
+        b: uint8 (H, W, 3).
+        flow: (H, W, 2) from `dense_flow`.
+        tested: (H, W) bool.
+    """
+    height, width = tested.shape
+    at = still_pixels(height, width) + flow * (min(height, width) / FLOW_SIDE)
+    grey_a, grey_b = (cv2.cvtColor(i, cv2.COLOR_RGB2GRAY).astype(np.float32) for i in (a, b))
+    left = np.abs(sample(grey_b, at) - grey_a)[tested]
+    return float(np.median(left)) / _MAD_OF_NORMAL if len(left) else 0.0
+
+
+def flow_margin_px(levels: float, energy: np.ndarray) -> np.ndarray:
+    """How far flow may be off by noise: two standard errors, in pixels at a shorter side of 256; (H, W).
+
+    The error of matching is the noise over the gradient, less by the square root of the independent samples in the
+    window. That factor, `FLOW_ERROR`, was measured on textured planes with added noise.
+
+    Args:
+        levels: Standard deviation of the noise, see `unexplained_levels`.
+        energy: (H, W) gradients, see `eval.geometry.guards.texture_energy`.
+    """
+    return 2.0 * FLOW_ERROR * levels / np.maximum(energy, 1e-6)
+
+
+def still_pixels(height: int, width: int) -> np.ndarray:
+    """Pixel centres (H, W, 2), float32."""
+    return np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1).astype(np.float32)
 
 
 @cache

@@ -17,7 +17,14 @@ SFM_SIDE = 192
 _STILL_M, _STILL_RAD = 1e-3, 1e-3
 
 
-@evaluator("camera_following", suite="geometry", unit="1", better="lower", needs=("world_from_camera", "K"))
+@evaluator(
+    "camera_following",
+    suite="geometry",
+    unit="1",
+    better="lower",
+    needs=("world_from_camera", "K"),
+    claims=("ignored_actions", "scale_drift", "camera_wobble"),
+)
 def camera_following(clip: Clip, *, max_frames: int = 24) -> Measurement:
     """Distance per frame (CamMC) between the commanded camera path and the one recovered from the frames.
 

@@ -15,7 +15,7 @@ from eval.score import Unmeasurable
 # the picture by more than 8-bit rounding and codec noise do.
 TEXTURE_LEVELS_PER_PX = 2.0
 _TEXTURE_WINDOW = 9
-# A frame with less of the first frame's high-frequency energy than this is too blurred to count its matches as evidence.
+# A frame with less of the first frame's high-frequency energy than this is too blurred for its matches to count.
 MIN_DETAIL = 0.2
 # Share of the picture below which a comparison does not stand for the frame.
 MIN_TESTED = 0.1

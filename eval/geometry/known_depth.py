@@ -1,6 +1,7 @@
 """Evaluator for clips whose depth and camera are known: does each frame, warped, land on the others?"""
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -8,9 +9,19 @@ import numpy as np
 from eval.clip import Clip
 from eval.geometry import guards
 from eval.geometry.convention import require_convention
-from eval.geometry.depth import FLOW_SIDE, Correspondence, View, correspond, residual_flow_px, sample
-from eval.geometry.guards import textured
-from eval.geometry.pose import check_intrinsics, check_poses, pixel_grid
+from eval.geometry.depth import (
+    FLOW_SIDE,
+    Correspondence,
+    View,
+    correspond,
+    dense_flow,
+    flow_margin_px,
+    sample,
+    still_pixels,
+    unexplained_levels,
+)
+from eval.geometry.guards import texture_energy
+from eval.geometry.pose import check_intrinsics, check_poses
 from eval.score import Measurement, Unmeasurable, evaluator
 from eval.uncertainty import standard_error
 
@@ -27,16 +38,22 @@ class PairCheck:
     Attributes:
         flow_px: (H, W) residual flow in pixels at a shorter side of 256, NaN where not visible.
         tested: (H, W) bool: visible in both, and with texture enough to see half a pixel.
+        margin_px: (H, W) by how much noise may have moved the flow, same unit.
         motion_px: Median image motion that depth and camera command, same unit.
     """
 
     flow_px: np.ndarray
     tested: np.ndarray
+    margin_px: np.ndarray
     motion_px: float
 
     def share_above(self, threshold_px: float) -> float:
-        """Share of the tested pixels whose residual flow exceeds the threshold."""
-        return float((self.flow_px[self.tested] > threshold_px).mean())
+        """Share of the tested pixels whose residual flow exceeds the threshold by more than noise explains."""
+        return float(self.above(threshold_px)[self.tested].mean())
+
+    def above(self, threshold_px: float) -> np.ndarray:
+        """(H, W) bool; noise excuses at most twice the threshold."""
+        return self.flow_px > threshold_px + np.minimum(self.margin_px, 2.0 * threshold_px)
 
 
 def views(clip: Clip) -> tuple[list[View], np.ndarray]:
@@ -69,10 +86,16 @@ def check_pair(target: View, source: View, K: np.ndarray) -> PairCheck | None:
     warped = sample(source.frame, found.pixels) * found.visible[..., None]
     # Enlarged pictures are soft, reduced ones alias: flow between unequal resolutions is biased.
     alike = np.abs(np.log(np.where(found.visible, found.magnification, 1.0))) < np.log(MAX_MAGNIFICATION)
-    has_texture = textured(target.frame, np.where(found.visible[..., None], warped, target.frame))
+    # Invisible pixels are filled from the real frame, so that the edges of holes do not move.
+    filled = np.where(found.visible[..., None], warped, target.frame)
+    flow = dense_flow(filled, target.frame)
+    energy = np.maximum(texture_energy(target.frame), texture_energy(filled))
+    tested = found.visible & alike & (energy > guards.TEXTURE_LEVELS_PER_PX)
+    noise = unexplained_levels(filled, target.frame, flow, tested)
     return PairCheck(
-        flow_px=residual_flow_px(warped, target.frame, found.visible),
-        tested=found.visible & alike & has_texture,
+        flow_px=np.where(found.visible, np.linalg.norm(flow, axis=2), np.float32(np.nan)),
+        tested=tested,
+        margin_px=flow_margin_px(noise, energy),
         motion_px=commanded_motion_px(found),
     )
 
@@ -80,12 +103,18 @@ def check_pair(target: View, source: View, K: np.ndarray) -> PairCheck | None:
 def commanded_motion_px(found: Correspondence) -> float:
     """Median displacement of the visible pixels of a correspondence, in pixels at a shorter side of 256."""
     height, width = found.visible.shape
-    still = pixel_grid(height, width)[:2].T.reshape(height, width, 2)
-    shift = np.linalg.norm((found.pixels - still)[found.visible], axis=1)
+    shift = np.linalg.norm((found.pixels - still_pixels(height, width))[found.visible], axis=1)
     return float(np.median(shift)) * FLOW_SIDE / min(height, width)
 
 
-@evaluator("residual_flow", suite="geometry", unit="share", better="lower", needs=("depth_m", "world_from_camera", "K"))
+@evaluator(
+    "residual_flow",
+    suite="geometry",
+    unit="share",
+    better="lower",
+    needs=("depth_m", "world_from_camera", "K"),
+    claims=("camera_wobble", "texture_swim_room", "object_popping", "scale_drift", "ignored_actions"),
+)
 def residual_flow(
     clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
 ) -> Measurement:
@@ -120,6 +149,7 @@ def residual_flow(
     unit="share",
     better="lower",
     needs=("depth_m", "world_from_camera", "K", "segmentation"),
+    claims=("texture_swim_object", "object_popping"),
 )
 def object_flow(
     clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
@@ -144,9 +174,9 @@ def object_flow(
     }
     found = _summary(kept, clip, threshold_px, least=0.0)
     # Pooled over pixels: a pair in which an object shows three pixels must not weigh as much as one where it is near.
-    flows = np.concatenate([check.flow_px[check.tested] for check in kept.values() if check is not None])
-    value = float((flows > threshold_px).mean())
-    return replace(found, value=value, normalised=1.0 - value, details={**found.details, "pixels": len(flows)})
+    above = np.concatenate([c.above(threshold_px)[c.tested] for c in kept.values() if c is not None])
+    value = float(above.mean())
+    return replace(found, value=value, normalised=1.0 - value, details={**found.details, "pixels": len(above)})
 
 
 def check_clip(clip: Clip, *, gaps: tuple[int, ...], max_pairs: int) -> dict[tuple[int, int], PairCheck | None]:
@@ -155,6 +185,36 @@ def check_clip(clip: Clip, *, gaps: tuple[int, ...], max_pairs: int) -> dict[tup
     Raises:
         Unmeasurable: If there are too few frames, or an array is refused.
     """
+    found = _checked(_Job(clip, gaps, max_pairs))
+    if isinstance(found, Unmeasurable):
+        raise found
+    return found
+
+
+class _Job:
+    """What `check_clip` is called with, as a dictionary key: equal content, equal key."""
+
+    def __init__(self, clip: Clip, gaps: tuple[int, ...], max_pairs: int) -> None:
+        self.clip, self.gaps, self.max_pairs = clip, tuple(gaps), max_pairs
+        self.key = (clip.digest, self.gaps, max_pairs)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Job) and self.key == other.key
+
+
+# Two evaluators in a row look at the same checks; more than one clip's would make memory grow.
+@lru_cache(maxsize=1)
+def _checked(job: _Job) -> dict[tuple[int, int], PairCheck | None] | Unmeasurable:
+    try:
+        return _check(job.clip, job.gaps, job.max_pairs)
+    except Unmeasurable as refusal:
+        return refusal
+
+
+def _check(clip: Clip, gaps: tuple[int, ...], max_pairs: int) -> dict[tuple[int, int], PairCheck | None]:
     guards.require_frames(clip, 2)
     with guards.refusals():
         seen, K = views(clip)

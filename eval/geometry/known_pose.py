@@ -9,6 +9,7 @@ import numpy as np
 from eval.clip import Clip
 from eval.geometry import guards
 from eval.geometry.convention import require_convention
+from eval.geometry.depth import flow_margin_px
 from eval.geometry.epipolar import fundamental_from_poses, symmetric_epipolar_distance
 from eval.geometry.known_depth import OFFENDING_SHARE, frame_means
 from eval.geometry.matching import Features, detect, match
@@ -34,12 +35,19 @@ class Swept:
         source: Frame index.
         residual_px: (H, W) flow that no depth explains, pixels at a shorter side of 256.
         tested: (H, W) bool.
+        margin_px: (H, W) by how much noise may have moved the flow.
     """
 
     target: int
     source: int
     residual_px: np.ndarray
     tested: np.ndarray
+    margin_px: np.ndarray
+
+    def share_above(self, threshold_px: float) -> float:
+        """Share of the tested pixels above the threshold by more than noise explains, at most twice the threshold."""
+        limit = threshold_px + np.minimum(self.margin_px, 2.0 * threshold_px)
+        return float((self.residual_px > limit)[self.tested].mean())
 
 
 def sweep_clip(
@@ -94,12 +102,19 @@ def sweep_clip(
             if ahead not in found:
                 solve(ahead)
         neighbours, explained = found[target]
+        energy = guards.texture_energy(frames[target])
         for index, (source, neighbour) in enumerate(neighbours):
-            tested = explained.inside[index] & guards.textured(frames[target])
+            tested = explained.inside[index] & (energy > guards.TEXTURE_LEVELS_PER_PX)
             tested &= ~hidden(explained, index, neighbour, found[source][1].inverse_depth, K)
             if left_out is not None:
                 tested &= ~left_out[target]
-            yield Swept(target=target, source=source, residual_px=explained.residual_px[index], tested=tested)
+            yield Swept(
+                target=target,
+                source=source,
+                residual_px=explained.residual_px[index],
+                tested=tested,
+                margin_px=flow_margin_px(float(explained.noise_levels[index]), energy),
+            )
         found.pop(target - reach, None)
 
 
@@ -119,7 +134,14 @@ def movers(clip: Clip) -> np.ndarray | None:
     return np.stack([cv2.dilate(m.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0 for m in moving])
 
 
-@evaluator("plane_sweep", suite="geometry", unit="share", better="lower", needs=("world_from_camera", "K"))
+@evaluator(
+    "plane_sweep",
+    suite="geometry",
+    unit="share",
+    better="lower",
+    needs=("world_from_camera", "K"),
+    claims=("camera_wobble", "texture_swim_room", "scale_drift", "ignored_actions"),
+)
 def plane_sweep(
     clip: Clip,
     *,
@@ -184,12 +206,19 @@ def _tally(swept: Iterable[Swept], threshold_px: float) -> tuple[dict[tuple[int,
     for one in swept:
         pairs += 1
         if one.tested.mean() >= guards.MIN_TESTED:
-            shares[one.source, one.target] = float((one.residual_px[one.tested] > threshold_px).mean())
+            shares[one.source, one.target] = one.share_above(threshold_px)
             tested += float(one.tested.mean())
     return shares, tested, pairs
 
 
-@evaluator("tsed", suite="geometry", unit="share", better="higher", needs=("world_from_camera", "K"))
+@evaluator(
+    "tsed",
+    suite="geometry",
+    unit="share",
+    better="higher",
+    needs=("world_from_camera", "K"),
+    claims=("camera_wobble",),
+)
 def tsed(
     clip: Clip,
     *,

@@ -83,7 +83,14 @@ def find_revisits(overlap: np.ndarray, *, context_frames: int) -> list[Revisit]:
     return found
 
 
-@evaluator("revisit", suite="geometry", unit="share", better="higher", needs=("depth_m", "world_from_camera", "K"))
+@evaluator(
+    "revisit",
+    suite="geometry",
+    unit="share",
+    better="higher",
+    needs=("depth_m", "world_from_camera", "K"),
+    claims=("world_forgotten",),
+)
 def revisit(clip: Clip, *, context_frames: int = 8) -> Measurement:
     """How much of a place is still the same when the camera returns after looking away for longer than the context.
 
@@ -184,7 +191,14 @@ def _in_reference(
     return ([d for d, _ in known], [n for _, n in known]) if len(known) == len(pairs) else None
 
 
-@evaluator("world_stability", suite="geometry", unit="1", better="lower", needs=("world_from_camera",))
+@evaluator(
+    "world_stability",
+    suite="geometry",
+    unit="1",
+    better="lower",
+    needs=("world_from_camera",),
+    claims=("world_forgotten",),
+)
 def world_stability_score(
     clip: Clip, *, same_m: float = 0.05, same_rad: float = 0.02, away_m: float = 0.5, away_rad: float = 0.3
 ) -> Measurement:

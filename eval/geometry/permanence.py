@@ -42,7 +42,14 @@ def reappearances(segmentation: np.ndarray, *, absent_frames: int) -> Iterator[R
                 yield Reappearance(slot=int(label) - 1, before=int(area[: before + 1].argmax()), after=after)
 
 
-@evaluator("object_permanence", suite="geometry", unit="share", better="higher", needs=("segmentation",))
+@evaluator(
+    "object_permanence",
+    suite="geometry",
+    unit="share",
+    better="higher",
+    needs=("segmentation",),
+    claims=("world_forgotten",),
+)
 def object_permanence(clip: Clip, *, absent_frames: int = 4, settle_frames: int = 4) -> Measurement:
     """Share of objects that are still there when the camera looks at them again.
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from eval.errors import MeasureError
-from eval.geometry.depth import FLOW_SIDE, dense_flow, sample
+from eval.geometry.depth import FLOW_SIDE, dense_flow, sample, unexplained_levels
 from eval.geometry.pose import pixel_grid, project, unproject
 
 # Local contrast is divided by the local standard deviation plus this many grey levels, which keeps sensor noise on flat
@@ -124,11 +124,13 @@ class Explained:
         residual_px: (S, H, W) by neighbour: length of the flow that no depth explains, in pixels at a shorter side of
             256; NaN where the pixel leaves the neighbour.
         inside: (S, H, W) bool: the pixel lies inside the neighbour under the found depth.
+        noise_levels: (S,) standard deviation of what neither depth nor flow explains, grey levels.
     """
 
     inverse_depth: np.ndarray
     residual_px: np.ndarray
     inside: np.ndarray
+    noise_levels: np.ndarray
 
 
 def explain(
@@ -154,8 +156,15 @@ def explain(
         inverse_depth = cv2.medianBlur((inverse_depth + step).astype(np.float32), 3)
     flow, slope, inside, step = _gauss_newton(frame, neighbours, K, inverse_depth, limits)
     left = np.linalg.norm(flow - slope * step[..., None], axis=-1)
+    noise = [
+        unexplained_levels(sample(n.frame, _landing(n, K, inverse_depth)[0]), frame, f, i)
+        for n, f, i in zip(neighbours, flow, inside, strict=True)
+    ]
     return Explained(
-        inverse_depth=inverse_depth, residual_px=np.where(inside, left, np.nan).astype(np.float32), inside=inside
+        inverse_depth=inverse_depth,
+        residual_px=np.where(inside, left, np.nan).astype(np.float32),
+        inside=inside,
+        noise_levels=np.array(noise),
     )
 
 

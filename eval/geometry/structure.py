@@ -13,7 +13,7 @@ from eval.score import Measurement, evaluator
 MIN_FRAMES = 5
 
 
-@evaluator("sfm", suite="geometry", unit="share", better="higher")
+@evaluator("sfm", suite="geometry", unit="share", better="higher", claims=("frame_wobble", "texture_swim_room"))
 def sfm(clip: Clip, *, threshold_px: float = 1.0, max_frames: int = 16, gap_s: float = 0.3) -> Measurement:
     """Share of all matched keypoints that one rigid model of the whole clip explains (pycolmap), nothing known.
 

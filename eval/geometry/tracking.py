@@ -17,6 +17,10 @@ from eval.geometry.pose import invert, project, relative_pose, unproject
 # Cauchy scale of the robust weights, pixels at a shorter side of 256.
 _ROBUST_PX = 0.7
 _MIN_PIXELS = 64
+# Mean image motion of a step, same unit, from which on no further step is worth its cost.
+_CONVERGED_PX = 0.02
+# Mean robust cost above which the fit from the commanded motion is doubted and another start is tried.
+_DOUBTED_COST = 0.25
 # Depth of a pixel that no point falls into.
 _NOTHING_M = 1e9
 
@@ -79,9 +83,12 @@ def fit_motion(
         if cost < best.cost:
             best = Motion(target_from_source=pose.copy(), cost=cost, coverage=float(used.mean()))
         J = _jacobian(moved[:, used], K) * scale
-        A = np.einsum("nki,n,nkj->ij", J, weight, J) + 1e-6 * np.eye(6)
-        step = np.linalg.solve(A, np.einsum("nki,n,nk->i", J, weight, flow))
+        weighted = (J * weight[:, None, None]).reshape(-1, 6)
+        A = weighted.T @ J.reshape(-1, 6) + 1e-6 * np.eye(6)
+        step = np.linalg.solve(A, weighted.T @ flow.reshape(-1))
         pose = _small_motion(step) @ pose
+        if np.linalg.norm(J @ step, axis=1).mean() < _CONVERGED_PX:
+            break
     return best
 
 
@@ -113,8 +120,9 @@ def track(
     for t in range(1, len(frames)):
         surface = splat_depth(cloud, path[-1], K, frames.shape[1:3])
         commanded = relative_pose(world_from_camera[t - 1], world_from_camera[t])
-        fits = [fit_motion(frames[t], frames[t - 1], surface, K, start) for start in (commanded, np.eye(4))]
-        best = min(fits, key=lambda fit: fit.cost)
+        best = fit_motion(frames[t], frames[t - 1], surface, K, commanded)
+        if not best.cost < _DOUBTED_COST:
+            best = min(best, fit_motion(frames[t], frames[t - 1], surface, K, np.eye(4)), key=lambda fit: fit.cost)
         path.append(path[-1] @ invert(best.target_from_source) if best.coverage else path[-1].copy())
         coverage.append(best.coverage)
     return np.stack(path), np.array(coverage)

@@ -79,7 +79,9 @@ def require_parallax(fits: list[TwoView | None]) -> list[TwoView]:
     return moving
 
 
-@evaluator("epipolar_magsac", suite="geometry", unit="share", better="higher")
+@evaluator(
+    "epipolar_magsac", suite="geometry", unit="share", better="higher", claims=("frame_wobble", "texture_swim_room")
+)
 def epipolar_magsac(clip: Clip, *, gap_s: float = 0.3, threshold_px: float = 1.0, max_pairs: int = 24) -> Measurement:
     """Share of SIFT matches that one rigid scene and a moving camera explain (MAGSAC inliers), nothing known.
 

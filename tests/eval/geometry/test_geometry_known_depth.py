@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from geometry_scene import Quad, Scene, film, intrinsics, path, pose, room, texture
 
-from eval.geometry.depth import View, correspond, residual_flow_px, warp
+from eval.geometry.depth import View, correspond, dense_flow, flow_margin_px, unexplained_levels, warp
+from eval.geometry.guards import texture_energy
 from eval.geometry.known_depth import residual_flow, views
 from eval.score import Score
 
@@ -70,8 +71,23 @@ def test_residual_flow_measures_a_known_shift(shift):
     a, b = (
         fine[4:260, 4 + s : 260 + s].reshape(64, 4, 64, 4, 3).mean((1, 3)).round().astype(np.uint8) for s in (0, step)
     )
-    flow = residual_flow_px(a, b, np.ones((64, 64), bool))
+    flow = np.linalg.norm(dense_flow(a, b), axis=2)
     assert np.median(flow[8:-8, 8:-8]) == pytest.approx(4 * shift, rel=0.15)
+
+
+def test_noise_and_its_effect_on_flow_are_foretold():
+    rng = np.random.default_rng(2)
+    fine = texture(rng, cells=20, size=256).reshape(64, 4, 64, 4, 3).mean((1, 3))
+    everywhere = np.ones((64, 64), bool)
+    for sigma in (2.0, 6.0):
+        # Equal noise in all channels keeps its deviation in grey; a difference of frames has sqrt(2) times as much.
+        a, b = (np.clip(fine + rng.normal(0, sigma, (64, 64, 1)), 0, 255).round().astype(np.uint8) for _ in range(2))
+        flow = dense_flow(a, b)
+        levels = unexplained_levels(a, b, flow, everywhere)
+        # Flow fits part of the noise, so a little less is left.
+        assert 0.6 * sigma * np.sqrt(2) < levels < 1.1 * sigma * np.sqrt(2)
+        margin = flow_margin_px(levels, texture_energy(a))
+        assert (np.linalg.norm(flow, axis=2) < margin)[4:-4, 4:-4].mean() > 0.85
 
 
 def test_true_world_passes_and_broken_ones_do_not(walk):
