@@ -32,7 +32,7 @@ ALIAS_SHARE = 0.6
 SLIDE_TURN_RAD = 0.1
 
 
-@evaluator("momentum", suite="physics", unit=UNIT, better="lower", claims=("energy_gain",))
+@evaluator("momentum", suite="physics", unit=UNIT, better="lower", claims=("collision_gain",))
 def momentum(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     """Two objects that collide change velocity in exactly opposite directions, and push rather than pull.
 
@@ -79,7 +79,7 @@ def energy(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     return verdict(evidence, len(clip), _coverage(found, pairs, len(alone)), contacts=len(pairs) + len(alone))
 
 
-@evaluator("restitution", suite="physics", unit=UNIT, better="lower", claims=("energy_gain", "time_reversal"))
+@evaluator("restitution", suite="physics", unit=UNIT, better="lower", claims=("collision_gain", "energy_gain_at_wall"))
 def restitution(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     """Newton's coefficient of restitution lies in [0, 1]: round objects part no faster than they met, and do part."""
     found, judged = _judged(clip, agent)
@@ -100,7 +100,7 @@ def restitution(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     return verdict(evidence, len(clip), _coverage(found, round_), restitutions=values)
 
 
-@evaluator("friction", suite="physics", unit=UNIT, better="lower")
+@evaluator("friction", suite="physics", unit=UNIT, better="lower", claims=("sliding_reversal",))
 def friction(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     """What slides on level ground never speeds up.
 

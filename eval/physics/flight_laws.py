@@ -77,6 +77,8 @@ def equal_gravity(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     """
     found = motion(clip, agent)
     compared = _compared(found)
+    if not compared:
+        raise Unmeasurable("insufficient", f"no two flights of at least {MIN_FIT + 1} frames to compare")
     evidence = [
         Evidence(
             log_p=float(log_p_chi2(apart @ apart / variance, 2)),
@@ -118,6 +120,8 @@ def support(clip: Clip, *, agent: Agent = "auto") -> Measurement:
             frames = tuple(int(t) for t in flight.times[part])
             about = f"object {flight.item + 1} hovers for {last - first} frames"
             evidence.append(Evidence(log_p=log_p, frames=frames, about=about))
+    if not evidence:
+        evidence = [Evidence(log_p=0.0, frames=(), about="nothing stays in place in mid-air")]
     return verdict(evidence, len(clip), found.coverage(list(found.flights)))
 
 
@@ -136,12 +140,11 @@ def _common_between(found: Motion, start: int, stop: int) -> Gravity | None:
 def _compared(found: Motion) -> list[tuple[Flight, np.ndarray, float, np.ndarray]]:
     """Each flight, its acceleration less what the others share, the variance of that, and what they share.
 
-    Raises:
-        Unmeasurable: If there are not two flights to compare.
+    Empty if there are not two flights to compare.
     """
     pieces = [p for p in found.pieces if len(p) >= MIN_FIT + 1]
     if len(pieces) < 2:
-        raise Unmeasurable("insufficient", f"{len(pieces)} flights of at least {MIN_FIT + 1} frames; two are compared")
+        return []
     fits = [fit(p.times, p.points, p.sigma) for p in pieces]
     values = np.array([f.state[2] for f in fits])
     variances = np.array([f.covariance[2, 2] for f in fits])

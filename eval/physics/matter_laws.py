@@ -26,7 +26,7 @@ HIDDEN_SHARE = 0.6
 COVER_RATIO = 1.2
 
 
-@evaluator("rigidity", suite="physics", unit=UNIT, better="lower", claims=("shape_swap", "duplicate"))
+@evaluator("rigidity", suite="physics", unit=UNIT, better="lower", claims=("shape_swap",))
 def rigidity(clip: Clip) -> Measurement:
     """Solid objects keep size and shape.
 

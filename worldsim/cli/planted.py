@@ -1,0 +1,206 @@
+"""Cases for `worldsim validate`: matched pairs, nuisances and degenerate clips from worlds whose truth is known."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from envs.bounce import violations as bounce
+from envs.bounce.env import BounceEnv
+from envs.bounce.film import run, shoot
+from envs.bounce.render import view_m
+from envs.bounce.scenarios import SCENARIOS, make_scene
+from envs.bounce.scene import Fixture, Scene, Solid
+from envs.bounce.world import World
+from envs.violations import NUISANCES, Record, makers, nuisance, pair
+from eval import Clip
+from eval.validity import Case, Variant, degenerate
+
+SEVERITIES = (0.1, 0.3, 1.0)
+NUISANCE_LEVEL = 0.5
+LAWFUL_FRAMES = 48
+TURN_FRAMES = 6
+SLIDE_FRICTION = 0.3
+FIRST_HELD_OUT_SEED = 100_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed of one kind of trial.
+
+    Attributes:
+        world: "bounce" or "room".
+        kind: "violation", "nuisance" (with degenerate clips) or "lawful".
+        name: Of the violation, or of the scenario.
+        seed: Of the scene.
+        size: Side of the square frames in pixels.
+    """
+
+    world: str
+    kind: str
+    name: str
+    seed: int
+    size: int
+
+
+def jobs(world: str, *, pairs: int, lawful: int, size: int, first_seed: int) -> list[Job]:
+    """All jobs of a world: `pairs` seeds of each violation and of nuisances, and at least `lawful` lawful clips."""
+    names = [*makers(world), *(EXTRA if world == "bounce" else ())]
+    planned = [Job(world, "violation", n, first_seed + s, size) for n in names for s in range(pairs)]
+    planned += [Job(world, "nuisance", "", first_seed + s, size) for s in range(pairs)]
+    if world == "bounce":
+        each = -(-lawful // len(SCENARIOS))
+        planned += [Job(world, "lawful", n, first_seed + s, size) for n in SCENARIOS for s in range(each)]
+    return planned
+
+
+def build(job: Job) -> list[Case]:
+    """The cases of a job: in Bounce from pixels alone and with masks, in Room with all truth."""
+    rng = np.random.default_rng(job.seed)
+    if job.kind == "violation":
+        made = [(s, *_pair(job, s)) for s in SEVERITIES]
+        return [_violation_case(job, made, mode) for mode in _modes(job.world)]
+    if job.kind == "nuisance":
+        record = _pair(job, SEVERITIES[-1])[0]
+        changed = [(n, nuisance(n, record, NUISANCE_LEVEL, rng)) for n in NUISANCES]
+        return [_nuisance_case(job, record, changed, mode) for mode in _modes(job.world)]
+    lawful = _recorded(job.name, job.seed, job.size)
+    return [Case(mode=m, seed=job.seed, lawful=_clip(lawful, m), variants=()) for m in _modes(job.world)]
+
+
+def _modes(world: str) -> tuple[str, ...]:
+    return ("pixels", "masks") if world == "bounce" else ("truth",)
+
+
+def _pair(job: Job, severity: float) -> tuple[Record, Record]:
+    size = (job.size, job.size)
+    if job.name in EXTRA:
+        return EXTRA[job.name](np.random.default_rng(job.seed), severity, size)
+    names = list(makers(job.world))
+    return pair(job.name or names[job.seed % len(names)], job.seed, severity, size=size)
+
+
+def _violation_case(job: Job, made: Sequence[tuple[float, Record, Record]], mode: str) -> Case:
+    first = made[0][1]
+    variants = []
+    for severity, lawful, violated in made:
+        own_twin = None if np.array_equal(lawful.frames, first.frames) else _clip(lawful, mode)
+        clip = _clip(violated, mode)
+        variants += [
+            Variant(kind="violation", name=name, severity=severity, clip=clip, lawful=own_twin)
+            for name in _labels(job.name, violated)
+        ]
+    return Case(mode=mode, seed=job.seed, lawful=_clip(first, mode), variants=tuple(variants))
+
+
+def _labels(name: str, violated: Record) -> Iterator[str]:
+    """The violation's name, and the name of the special case that it is."""
+    yield name
+    if name == "energy_gain" and _disc_meets_wall(violated):
+        yield "energy_gain_at_wall"
+
+
+def _disc_meets_wall(violated: Record) -> bool:
+    """Whether the object that gains energy is a disc that touches nothing but walls just before."""
+    assert violated.onset is not None
+    rows = violated.truth["contacts"][violated.onset - 1]
+    partners = [int(b) for a, b in rows[:, :2] if a == 0] + [int(a) for a, b in rows[:, :2] if b == 0 and a > 0]
+    area = violated.truth["full_masks"][0, 0]
+    columns, lines = area.any(axis=0).sum(), area.any(axis=1).sum()
+    # A disc fills π/4 of its bounding square; a box more, or its bounds are no square.
+    is_disc = abs(int(columns) - int(lines)) <= 1 and abs(area.sum() / (columns * lines) - np.pi / 4) < 0.06
+    return is_disc and bool(partners) and max(partners) < 0
+
+
+def _nuisance_case(job: Job, record: Record, changed: Sequence[tuple[str, Record]], mode: str) -> Case:
+    lawful = _clip(record, mode)
+    variants = [
+        Variant(kind="nuisance", name=name, severity=NUISANCE_LEVEL, clip=_clip(found, mode)) for name, found in changed
+    ]
+    variants += degenerate(lawful, np.random.default_rng(job.seed))
+    return Case(mode=mode, seed=job.seed, lawful=lawful, variants=tuple(variants))
+
+
+def _clip(record: Record, mode: str) -> Clip:
+    truth = {k: np.asarray(v) for k, v in record.truth.items()}
+    if mode == "pixels":
+        truth = {}
+    if mode == "masks":
+        truth = {"segmentation": truth["segmentation"]}
+    varied = np.ptp(record.actions, axis=0).any()
+    actions = np.asarray(record.actions) if varied else None
+    return Clip(frames=record.frames, fps=record.fps, truth=truth, actions=actions, text=record.text)
+
+
+def _recorded(scenario: str, seed: int, size: int) -> Record:
+    """A lawful episode of a scenario; an agent pushes at random, each action held for `TURN_FRAMES`."""
+    world = BounceEnv(scenario=scenario, size=(size, size))
+    rng = np.random.default_rng(seed)
+    frame, info = world.reset(seed=seed)
+    frames, truth, actions = [frame], [info["truth"]], []
+    action = np.int64(0)
+    for t in range(LAWFUL_FRAMES - 1):
+        if t % TURN_FRAMES == 0:
+            action = rng.integers(world.action_space.n)  # pyright: ignore[reportAttributeAccessIssue]
+        frame, *_, info = world.step(action)
+        frames.append(frame)
+        truth.append(info["truth"])
+        actions.append(action)
+    return Record(
+        frames=np.array(frames),
+        actions=np.array(actions),
+        truth={k: np.array([row[k] for row in truth]) for k in truth[0]},
+        fps=10.0,
+        text=info["caption"],
+    )
+
+
+# --- violations beyond those of the world, for laws that those hardly touch -----------------------------------------
+
+
+def collision_gain(rng: np.random.Generator, severity: float, size: tuple[int, int]) -> tuple[Record, Record]:
+    """Of two discs that collide in free space, one leaves 1 + severity times as fast: momentum from nowhere."""
+    options = {"count": 2, "shape": "disc"}
+    for _ in range(400):
+        scene = make_scene("collision", rng=rng, options=options, view_m=view_m(size))
+        lawful = run(scene, bounce.FRAMES)
+        touched = [t for t, _ in lawful.touched(0)]
+        if touched and 8 <= touched[0] <= 16:
+            break
+    else:
+        raise RuntimeError("no collision in 400 draws")
+    onset = touched[0]
+
+    def push(t: int, world: World) -> None:
+        if t == onset:
+            state = world.state.copy()
+            state.velocity_m_per_s[0] *= 1.0 + severity
+            world.state = state
+
+    return shoot(lawful, size), shoot(run(scene, bounce.FRAMES, change=push), size, onset=onset + 1)
+
+
+def sliding_reversal(rng: np.random.Generator, severity: float, size: tuple[int, int]) -> tuple[Record, Record]:
+    """A box slides on level ground and friction slows it; shown backwards, it speeds up by itself.
+
+    The coefficient of friction is 0.3 severity.
+    """
+    w, _ = view_m(size)
+    side = float(rng.uniform(0.7, 1.0))
+    floor = Fixture(kind="floor", vertices_m=((0.0, 0.0), (w, 0.0), (w, 1.0), (0.0, 1.0)))
+    box = Solid(
+        shape="box",
+        colour=("orange", "yellow", "cyan", "pink")[int(rng.integers(4))],
+        radius_m=side,
+        position_m=(1.2 * side + 0.1, 1.0 + side * np.sqrt(np.pi) / 2 + 1e-3),
+        velocity_m_per_s=(float(rng.uniform(2.0, 2.6)), 0.0),
+        friction=SLIDE_FRICTION * severity,
+        restitution=0.0,
+    )
+    scene = Scene(solids=(box,), fixtures=(floor,), gravity_m_per_s2=(0.0, -4.0), view_m=view_m(size))
+    lawful = shoot(run(scene, 24), size)
+    backwards = {k: v[::-1].copy() for k, v in lawful.truth.items()}
+    return lawful, replace(lawful, frames=lawful.frames[::-1].copy(), truth=backwards, onset=1)
+
+
+EXTRA = {"collision_gain": collision_gain, "sliding_reversal": sliding_reversal}

@@ -1,0 +1,120 @@
+"""`worldsim validate`: measure the evaluators' own accuracy and write their validity cards."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from eval import Suite
+from eval.cards import CARDS_DIR, Card, load_card
+from eval.judging import Requirements, make_card, save_card
+from eval.score import Evaluator
+from eval.validity import measure
+from worldsim.cli.planted import FIRST_HELD_OUT_SEED, build, jobs
+from worldsim.errors import ConfigError
+
+MODES = {"bounce": "pixels", "room": "truth"}
+SUITES = {"bounce": "physics", "room": "geometry"}
+# Statistics of the picture alone: near ½ on pairs that are matched in appearance.
+BASELINES = ("flicker", "blur", "freeze")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to validate, and on how much.
+
+    Attributes:
+        world: Bounce validates the physics evaluators, Room the geometry evaluators.
+        evaluators: Only these, separated by commas; all of the world's suite by default.
+        pairs: Seeds of each violation; 30 or more for cards that count.
+        lawful: Lawful clips for the rate of false alarms.
+        size: Side of the frames in pixels.
+        first_seed: Seeds from here on; those below are for development.
+        workers: Processes.
+        out: Folder for the cards; the package's own by default.
+        work: Folder for readings, from which an interrupted run goes on.
+        check: Measure and compare with the shipped cards, but write none; exit with 2 if one that passed would fail.
+    """
+
+    world: Literal["bounce", "room"] = "bounce"
+    evaluators: str = ""
+    pairs: int = 30
+    lawful: int = 200
+    size: int = 64
+    first_seed: int = FIRST_HELD_OUT_SEED
+    workers: int = 1
+    out: Path = CARDS_DIR
+    work: Path | None = None
+    check: bool = False
+
+
+def run(options: Options) -> None:
+    """Measures, prints a table, writes the cards."""
+    console = Console()
+    judged = Suite.of(options.evaluators.split(",") if options.evaluators else SUITES[options.world])
+    suite = Suite.of([*(e.name for e in judged.evaluators), *BASELINES])
+    planned = jobs(
+        options.world,
+        pairs=options.pairs,
+        lawful=options.lawful,
+        size=options.size,
+        first_seed=options.first_seed,
+    )
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("measuring", total=len(planned))
+        trials = measure(
+            planned,
+            build,
+            suite,
+            workers=options.workers,
+            out=options.work,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    mode = MODES[options.world]
+    requirements = Requirements(pairs=min(Requirements.pairs, options.pairs))
+    cards = [
+        (e, make_card(e, trials, mode=mode, baselines=BASELINES, requirements=requirements)) for e in judged.evaluators
+    ]
+    console.print(_table(cards, requirements))
+    if options.check:
+        _compare(cards)
+        return
+    for _, card in cards:
+        save_card(card, options.out)
+    console.print(f"{len(cards)} cards in {options.out}, {sum(c.passed for _, c in cards)} pass")
+
+
+def _compare(cards: list[tuple[Evaluator, Card]]) -> None:
+    worse = []
+    for evaluator, card in cards:
+        shipped = load_card(evaluator.name)
+        if shipped is not None and shipped.passed and shipped.evaluator == card.evaluator and not card.passed:
+            worse.append(f"{evaluator.name} ({'; '.join(card.failures)})")
+    if worse:
+        raise ConfigError(
+            expected="every shipped card to hold on this sample",
+            got=", ".join(worse),
+            remedy="Mend the evaluator, or raise its version and make its card again.",
+        )
+
+
+def _table(cards: list[tuple[Evaluator, Card]], requirements: Requirements) -> Table:
+    table = Table(title=f"Validity at severity {requirements.severity:g}")
+    for column in ("evaluator", "card", "false alarms", "claim", "AUROC [95 %]", "detected", "why not"):
+        table.add_column(column)
+    for evaluator, card in cards:
+        lawful = card.figures["lawful"]
+        first = [evaluator.name, "passes" if card.passed else "fails", f"{lawful['alarms']} of {lawful['measured']}"]
+        for i, claim in enumerate(evaluator.claims or ("-",)):
+            found = card.figures["violations"].get(claim)
+            at = None if found is None else found["by_severity"].get(f"{requirements.severity:g}")
+            shown = ["-", "-"]
+            if at is not None and at["auroc"] is not None:
+                area, low, high = at["auroc"]
+                shown = [f"{area:.3f} [{low:.2f}, {high:.2f}] n={at['measured']}", f"{at['detected']:.2f}"]
+            why = "; ".join(card.failures) if i == 0 else ""
+            table.add_row(*(first if i == 0 else ["", "", ""]), claim, *shown, why)
+    return table
