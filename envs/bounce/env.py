@@ -9,6 +9,7 @@ import numpy as np
 
 from envs.bounce.captions import caption
 from envs.bounce.contacts import Contact
+from envs.bounce.dense import parse
 from envs.bounce.ranges import ranges
 from envs.bounce.render import Drawing, Renderer, check_size, view_m
 from envs.bounce.scenarios import EPISODE_FRAMES, SCENARIOS, make_scene
@@ -96,15 +97,25 @@ class BounceEnv(gym.Env[np.ndarray, np.int64]):
 
         Args:
             seed: Of the environment's generator.
-            options: Factors of variation to fix (`envs.bounce.sampling.FACTORS`), or `{"scene": Scene}`.
+            options: Factors of variation to fix (`envs.bounce.sampling.FACTORS`), or `{"scene": Scene}`, or
+                `{"caption": str}` with a dense caption.
 
         Raises:
             UnknownNameError: Unknown factor.
-            SceneError: The scene cannot exist, or has more solids than `slots`.
+            CaptionError: The caption cannot be parsed.
+            SceneError: The scene cannot exist, has more solids than `slots`, or is given beside other options.
         """
         super().reset(seed=seed)
         options = dict(options or {})
         scene = options.pop("scene", None)
+        if "caption" in options:
+            scene = parse(options.pop("caption"))
+        if scene is not None and (options or not isinstance(scene, Scene)):
+            raise SceneError(
+                expected="a Scene or a dense caption, alone",
+                got=f"{type(scene).__name__} and {sorted(options)}",
+                remedy="Put the other factors into the scene.",
+            )
         if scene is None:
             scene = make_scene(
                 self.scenario, rng=self.np_random, split=self.split, options=options, view_m=view_m(self.size)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from envs.bounce import ranges as R
+from envs.bounce.captions import caption
 from envs.bounce.env import REARM_FRAMES, BounceEnv
 from envs.bounce.scenarios import EPISODE_FRAMES, SCENARIOS, make_scene
 from envs.bounce.scene import Scene, Solid
-from envs.errors import ActionError, SceneError, UnknownNameError
+from envs.errors import ActionError, CaptionError, SceneError, UnknownNameError
 from envs.policies import RandomPolicy, bounce_expert
 
 CASES = [(scenario, split) for scenario in SCENARIOS for split in R.splits(scenario)]
@@ -81,6 +82,8 @@ def test_options_fix_the_factors_of_variation():
     scene = replace(env.scene, gravity_m_per_s2=(0.0, 0.0))
     env.reset(options={"scene": scene})
     assert env.scene == scene
+    env.reset(options={"caption": caption(scene, detail="dense", rng=np.random.default_rng(0))})
+    assert env.scene == scene
 
 
 @pytest.mark.parametrize(
@@ -97,6 +100,8 @@ def test_options_fix_the_factors_of_variation():
         (lambda: BounceEnv().reset(options={"radius_m": float("nan")}), SceneError, "finite"),
         (lambda: BounceEnv().reset(options={"count": 9}), SceneError, "slots"),
         (lambda: BounceEnv().reset(options={"count": 2, "radius_m": [1.0]}), SceneError, "as many entries"),
+        (lambda: BounceEnv().reset(options={"scene": duel(), "count": 2}), SceneError, "alone"),
+        (lambda: BounceEnv().reset(options={"caption": "A red teapot."}), CaptionError, "teapot"),
         (lambda: BounceEnv("stack").reset(options={"count": 12}), SceneError, "smaller"),
         (lambda: BounceEnv().reset(options={"colour": "red", "shape": "disc", "count": 2}), SceneError, "different"),
     ],
