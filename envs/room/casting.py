@@ -67,8 +67,8 @@ def reordered(hits: Hits, order: np.ndarray) -> Hits:
     return Hits(rays, hits.depth.astype(np.float32).take(order), hits.surface.take(order), normal)
 
 
-def cast(stage: Stage, origin: np.ndarray, rays: np.ndarray) -> Hits:
-    """Nearest surfaces along rays (3, P) from a point inside the room; the ray parameter is the depth."""
+def cast(stage: Stage, origin: np.ndarray, rays: np.ndarray, lengths: np.ndarray) -> Hits:
+    """Nearest surfaces along rays (3, P) of lengths (P,) from a point in the room; the ray parameter is the depth."""
     length, width, height = stage.room_m
     low = np.array([-length / 2, -width / 2, 0.0]) - origin
     high = np.array([length / 2, width / 2, height]) - origin
@@ -86,7 +86,7 @@ def cast(stage: Stage, origin: np.ndarray, rays: np.ndarray) -> Hits:
     surface += positive
     normal = np.zeros(rays.shape)
     normal[axis, index] = 1.0 - 2.0 * positive
-    near, distance, geom, geom_normal = _cast_solids(stage, origin, rays)
+    near, distance, geom, geom_normal = _cast_solids(stage, origin, rays, lengths)
     keep = (geom >= 0) & (distance < depth[near])
     near = near[keep]
     depth[near], normal[:, near] = distance[keep], geom_normal[keep].T
@@ -95,10 +95,10 @@ def cast(stage: Stage, origin: np.ndarray, rays: np.ndarray) -> Hits:
 
 
 def _cast_solids(
-    stage: Stage, origin: np.ndarray, rays: np.ndarray
+    stage: Stage, origin: np.ndarray, rays: np.ndarray, lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Casts the rays (3, P) that pass a bounding sphere: (index of the ray, distance, geom or -1, normal) of those."""
-    near = _near_solids(stage, origin, rays)
+    near = _near_solids(stage, origin, rays, lengths)
     num = len(near)
     geom, distance, normal = np.full(num, -1, np.int32), np.full(num, -1.0), np.zeros((num, 3))
     if num:
@@ -119,7 +119,7 @@ def _cast_solids(
     return near, distance, geom, normal
 
 
-def _near_solids(stage: Stage, origin: np.ndarray, rays: np.ndarray) -> np.ndarray:
+def _near_solids(stage: Stage, origin: np.ndarray, rays: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Indices of the rays (3, P) that pass through the bounding sphere of any solid."""
     if not len(stage.solid_geoms):
         return np.zeros(0, np.int64)
@@ -130,9 +130,7 @@ def _near_solids(stage: Stage, origin: np.ndarray, rays: np.ndarray) -> np.ndarr
     reach = np.einsum("ni,ni->n", towards, towards) - radius**2
     # A ray of direction d meets a sphere around c iff d·c >= |d| sqrt(|c|² - r²); from inside, every ray does.
     bound = np.where(reach > 0.0, np.sqrt(np.maximum(reach, 0.0)), -1e9).astype(np.float32)
-    single = rays.astype(np.float32)
-    length = np.sqrt(np.einsum("ip,ip->p", single, single))
-    along = (towards.astype(np.float32) @ single) / length
+    along = (towards.astype(np.float32) @ rays.astype(np.float32)) / lengths.astype(np.float32)
     return np.flatnonzero((along >= bound[:, None]).any(axis=0))
 
 
@@ -159,10 +157,11 @@ def irradiance(
         beam = points + (origin - light)[:, None]
         squared = np.einsum("ip,ip->p", beam, beam)
         # Constant exposure has to hold from corner to corner.
-        strength = -np.einsum("ip,ip->p", beam, hits.normal) / (np.sqrt(squared) * (1.0 + 0.06 * squared))
+        lengths = np.sqrt(squared)
+        strength = -np.einsum("ip,ip->p", beam, hits.normal) / (lengths * (1.0 + 0.06 * squared))
         facing = strength > 0.0
         tested = np.flatnonzero(facing if suspects is None else facing & suspects)
-        near, distance, geom, _ = _cast_solids(stage, light, beam[:, tested])
+        near, distance, geom, _ = _cast_solids(stage, light, beam[:, tested], lengths[tested])
         blocked = tested[near[(geom >= 0) & (distance < 1.0 - _SHADOW_EPS)]]
         strength[blocked] = 0.0
         shadows[blocked] |= 1 << index

@@ -125,7 +125,7 @@ def _random_walk(inner: np.ndarray, rng: np.random.Generator, num_steps: int, pi
     start = position = rng.uniform(-inner, inner)
     heading = yaw = float(np.arctan2(-start[1], -start[0]))
     actions, action, tilt, escape = [], _FORWARD, pitch_rad, 0
-    weights = np.array([1, 8, 2, 2, 2, 4, 4, 1, 1], float)
+    weights = np.array([1.0, 8.0, 2.0, 2.0, 2.0, 4.0, 4.0, 0.5, 0.5])
     for _ in range(num_steps):
         escape -= 1
         if escape < 0 and rng.random() < 0.25:

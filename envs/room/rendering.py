@@ -18,6 +18,9 @@ from envs.room.textures import FILTER_SIGMA_PX, NUM_SURFACES, Textures, cells, g
 # An edge pixel is half its centre and an eighth of each corner; this Gaussian keeps its filter as wide as another's.
 _EDGE_SIGMA_PX = float(np.sqrt(FILTER_SIGMA_PX**2 - 0.5 * 0.5**2))
 
+_NEGLIGIBLE = 4.0
+"""Waves of this many radians over the filter's standard deviation keep exp(-8) of their amplitude: not a grey value."""
+
 _FACE_AXES = ((1, 2), (0, 2), (0, 1))
 """The two world axes that span the faces at right angles to x, y and z."""
 
@@ -55,8 +58,10 @@ class Renderer:
         self.K = intrinsics(size, fov_deg)
         self.size, self.antialias = (int(size[0]), int(size[1])), antialias
         self._rays = np.ascontiguousarray(pixel_rays(self.K, self.size).reshape(-1, 3).T)
+        self._ray_lengths = np.linalg.norm(self._rays, axis=0)
         grid = self.size[0] + 1, self.size[1] + 1
         self._corner_rays = np.ascontiguousarray(pixel_rays(self.K, grid, (-0.5, -0.5)).reshape(-1, 3).T)
+        self._corner_lengths = np.linalg.norm(self._corner_rays, axis=0)
 
     def render(self, stage: Stage, world_from_camera: np.ndarray) -> Picture:
         """Draws one frame.
@@ -67,7 +72,7 @@ class Renderer:
         """
         height, width = self.size
         rotation, origin = world_from_camera[:3, :3], world_from_camera[:3, 3]
-        hits = cast(stage, origin, rotation @ self._rays)
+        hits = cast(stage, origin, rotation @ self._rays, self._ray_lengths)
         light, shadows = irradiance(stage, origin, hits)
         num = height * width
         picture = Picture(
@@ -83,7 +88,7 @@ class Renderer:
         corners = np.flatnonzero(_at_corners(edge))
         if len(corners):
             sigma[edge.ravel()] = _EDGE_SIGMA_PX
-            fine = cast(stage, origin, rotation @ self._corner_rays[:, corners])
+            fine = cast(stage, origin, rotation @ self._corner_rays[:, corners], self._corner_lengths[corners])
             # Where no pixel around is in shadow, none is looked for at the corner either.
             suspects = _at_corners((shadows > 0).reshape(height, width)).ravel()[corners]
             fine_light, _ = irradiance(stage, origin, fine, suspects)
@@ -137,11 +142,16 @@ def _albedo(stage: Stage, origin: np.ndarray, hits: Hits, pixel_steps: np.ndarra
     for surface, part in parts:
         local[:, part] += offsets[surface, :, None]
     colour = np.empty(local.shape, np.float32)
+    # On a plane no footprint is narrower than a pixel's at that depth, seen at the angle of the outermost ray.
+    narrowest = float(np.linalg.norm(pixel_steps, axis=1).min() / np.sqrt(np.square(hits.rays).sum(axis=0).max()))
     num = int(bounds[NUM_SURFACES])
     shade = _cell_shade(textures, parts, local[:, :num], across[:, :num], down[:, :num], hits.surface[:num])
     for surface, part in parts:
         dark, light = textures.tones[surface, :, :, None]
-        factor = 1.0 + grain(textures, surface, frames[surface], local[:, part], across[:, part], down[:, part])
+        finest = None
+        if surface < NUM_SURFACES:
+            finest = _NEGLIGIBLE / (narrowest * float((hits.depth[part] * sigma_px[part]).min()))
+        factor = 1.0 + grain(textures, surface, frames[surface], local[:, part], across[:, part], down[:, part], finest)
         colour[:, part] = dark * factor
         if surface < NUM_SURFACES:
             colour[:, part] += (light - dark) * (shade[part] * factor)
@@ -217,5 +227,5 @@ _ENCODE = _encode_table()
 
 def _encode(radiance: np.ndarray) -> np.ndarray:
     """Linear radiance to 8-bit sRGB (IEC 61966-2-1) by table; radiance above 1 is overexposed."""
-    scaled = np.clip(radiance * np.float32(len(_ENCODE)), 0, len(_ENCODE) - 1)
-    return _ENCODE[scaled.astype(np.int32)]
+    scaled = np.minimum(radiance * np.float32(len(_ENCODE)), np.float32(len(_ENCODE) - 1))
+    return _ENCODE.take(scaled.astype(np.intp))

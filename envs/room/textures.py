@@ -138,7 +138,13 @@ def _solid_waves(rng: np.random.Generator, size_m: float) -> np.ndarray:
 
 
 def grain(
-    textures: Textures, surface: int, frame: np.ndarray, local: np.ndarray, across: np.ndarray, down: np.ndarray
+    textures: Textures,
+    surface: int,
+    frame: np.ndarray,
+    local: np.ndarray,
+    across: np.ndarray,
+    down: np.ndarray,
+    finest: float | None = None,
 ) -> np.ndarray:
     """Evaluates the plane waves at points of one surface, filtered by the pixel footprint.
 
@@ -150,11 +156,17 @@ def grain(
         across: (3, P) float32 extent on the surface of the Gaussian pixel filter along the pixel columns: the
             derivative of the point times the filter's standard deviation.
         down: The same along the pixel rows.
+        finest: Waves of more radians a metre are left out, as nothing would be left of them; None takes all.
 
     Returns:
         (P,) float32, zero mean over a surface, in (-1, 1).
     """
-    k_world = (frame @ textures.waves[surface]).T
+    waves = textures.waves[surface]
+    if finest is not None:
+        # From coarse to fine.
+        waves = waves[:, : int(np.searchsorted(np.linalg.norm(waves, axis=0), finest))]
+    num = waves.shape[1]
+    k_world = (frame @ waves).T
     squared = k_world @ across
     np.square(squared, out=squared)
     other = k_world @ down
@@ -163,10 +175,10 @@ def grain(
     squared *= np.float32(-0.5)
     np.exp(squared, out=squared)
     phase = k_world @ local
-    phase += textures.phases[surface, :, None]
+    phase += textures.phases[surface, :num, None]
     np.cos(phase, out=phase)
     phase *= squared
-    return textures.amplitudes[surface] @ phase
+    return textures.amplitudes[surface, :num] @ phase
 
 
 def cells(
