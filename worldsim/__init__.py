@@ -1,9 +1,16 @@
 """worldsim: learned world simulators you can step through Gymnasium."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
+
+if TYPE_CHECKING:
+    from worldsim import generate
+    from worldsim.data import Dataset, record
+    from worldsim.gym import SimulatorEnv, SimulatorVectorEnv
+    from worldsim.simulator import Sampling, Simulator, State, load
+    from worldsim.training import presets, train
 
 __version__ = "0.1.0"
 
@@ -23,7 +30,20 @@ _PUBLIC = {
 }
 _MODULES = {"generate", "presets"}
 
-__all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604 - the names come from the table above
+__all__ = [
+    "Dataset",
+    "Sampling",
+    "Simulator",
+    "SimulatorEnv",
+    "SimulatorVectorEnv",
+    "State",
+    "__version__",
+    "generate",
+    "load",
+    "presets",
+    "record",
+    "train",
+]
 
 
 gym.register(

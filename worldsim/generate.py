@@ -246,7 +246,7 @@ def _longest(simulator: Simulator) -> int:
 @torch.inference_mode()
 def _encode(simulator: Simulator, frames: np.ndarray) -> Tensor:
     config = simulator.model.config
-    check_frame_size(*frames.shape[1:3], simulator.tokenizer.config, patch=config.patch)
+    check_frame_size(frames.shape[1], frames.shape[2], simulator.tokenizer.config, patch=config.patch)
     return simulator.tokenizer.encode(to_model(frames[None], simulator.device))
 
 

@@ -89,7 +89,7 @@ class SimulatorEnv(gym.Env[np.ndarray, Any]):
         episode_seed = int(self.np_random.integers(_MAX_SEED))
         self._caption = options.get("text", self.text)
         self._state, frame = _start(self.simulator, options, [self._caption], [episode_seed], self.frame_size)
-        self._frame = frame[0]
+        self._frame = np.asarray(frame[0])
         return self._frame, self._info()
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:  # noqa: ANN401 - any space
@@ -103,7 +103,7 @@ class SimulatorEnv(gym.Env[np.ndarray, Any]):
         # The caller may hold on to `state`, so its memory is not reused.
         step = self.simulator.step(self.state, actions)
         self._state = step.state
-        self._frame = step.frames[0] if self.simulator.actions_per_step == 1 else step.frames[0, -1]
+        self._frame = np.asarray(step.frames[0] if self.simulator.actions_per_step == 1 else step.frames[0, -1])
         return self._frame, float(step.rewards[0]), bool(step.terminated[0]), False, self._info()
 
     def render(self) -> np.ndarray | None:
@@ -282,7 +282,9 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
         if seed is None:
             return [None] * self.num_envs
-        seeds = [seed + k for k in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else list(seed)
+        seeds: list[int | None] = (
+            [int(seed) + k for k in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else list(seed)
+        )
         if len(seeds) != self.num_envs:
             raise StateError(expected=f"{self.num_envs} seeds", got=len(seeds), remedy="Give one each.")
         return seeds

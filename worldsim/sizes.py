@@ -60,10 +60,11 @@ def cost(config: ModelConfig, *, latent_grid: tuple[int, int]) -> Cost:
     )
 
 
-def _sized(width: int, depth: int, heads: int, **changes: int) -> Callable[[], ModelConfig]:
+def _sized(width: int, depth: int, heads: int) -> Callable[[], ModelConfig]:
     def make() -> ModelConfig:
-        settings = {"latent_channels": 16, "window": 16, **changes}
-        return ModelConfig(width=width, depth=depth, heads=heads, mlp_ratio=4.0, text=TextConfig(), **settings)
+        return ModelConfig(
+            latent_channels=16, window=16, width=width, depth=depth, heads=heads, mlp_ratio=4.0, text=TextConfig()
+        )
 
     return make
 

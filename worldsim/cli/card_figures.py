@@ -126,7 +126,7 @@ def _through_the_tokenizer(simulator: Simulator, truth: np.ndarray) -> np.ndarra
 
 
 def _velocities(dreamt: np.ndarray, truth: np.ndarray, fps: float, rng: np.random.Generator) -> list[Figure]:
-    found: dict[str, list[float]] = {}
+    found: dict[tuple[str, str], list[float]] = {}
     for horizon in HORIZONS[2:]:
         stop = GIVEN + horizon
         if stop > truth.shape[1]:
@@ -136,13 +136,13 @@ def _velocities(dreamt: np.ndarray, truth: np.ndarray, fps: float, rng: np.rando
             score = velocity_error(clip, context=GIVEN)
             if score.value is None:
                 continue
-            found.setdefault(f"velocity error over {horizon} frames|side/s", []).append(score.value)
-            found.setdefault(f"velocity error over {horizon} frames, tracking floor|side/s", []).append(
+            found.setdefault((f"velocity error over {horizon} frames", "side/s"), []).append(score.value)
+            found.setdefault((f"velocity error over {horizon} frames, tracking floor", "side/s"), []).append(
                 float(score.details["floor"])
             )
             present = 1.0 - float(score.details["missing"])
-            found.setdefault(f"share of bodies present over {horizon} frames|", []).append(present)
-    return [_mean(*name.split("|"), values, rng) for name, values in found.items()]
+            found.setdefault((f"share of bodies present over {horizon} frames", ""), []).append(present)
+    return [_mean(name, unit, values, rng) for (name, unit), values in found.items()]
 
 
 def _rewards(predicted: np.ndarray, true: np.ndarray) -> list[Figure]:
