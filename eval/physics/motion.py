@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from eval.clip import Clip
+from eval.physics import tracks as tracks_module
 from eval.physics.agent import Agent, agent_of
 from eval.physics.evidence import ALPHA, corrected, log_p_chi2
 from eval.physics.flights import MIN_FIT, Flight, Gravity, Nearness, fit, flights, nearness, pooled_gravity
@@ -192,3 +193,9 @@ def pieces(flight: Flight, gravity: Gravity | None) -> Iterator[Flight]:
 def _rests(piece: Flight) -> bool:
     """Whether the points stay in place to within their noise."""
     return bool(np.abs(piece.points - np.median(piece.points, axis=0)).max() < 4.0 * piece.sigma)
+
+
+def clear_cache() -> None:
+    """Forgets the motion and the tracks of clips seen before."""
+    _cached.cache_clear()
+    tracks_module.clear_cache()
