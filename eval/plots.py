@@ -59,7 +59,7 @@ def horizon_plot(panels: Mapping[str, Mapping[str, np.ndarray]], fps: float, *, 
         ax.set_title(title, loc="left", fontsize=9, fontweight="bold")
         ax.set_xlabel("time / s")
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
     return _svg(figure)
 
 

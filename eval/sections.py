@@ -8,7 +8,7 @@ from eval.pictures import tracks_picture
 from eval.plots import evidence_plot
 from eval.report import Block, Picture, Plot, Scores, Section, Videos
 from eval.score import Score, Unmeasurable
-from eval.suite import Report, load_evaluators
+from eval.suite import Report, is_validated, load_evaluators
 
 
 def clip_section(clip: Clip, report: Report, *, given: int = 0, text: str = "") -> Section:
@@ -36,9 +36,13 @@ def clip_section(clip: Clip, report: Report, *, given: int = 0, text: str = "") 
 
 
 def breaks(report: Report) -> tuple[int, ...]:
-    """Frames that any measure of physics or geometry names as offending."""
-    found = {i for s in measured(report, "physics", "geometry") for i in s.offending}
-    return tuple(sorted(found))
+    """Frames that a measure of physics or geometry names as offending.
+
+    Measures without a passing validity card are not listened to, unless none has one.
+    """
+    heard = measured(report, "physics", "geometry")
+    heard = [s for s in heard if is_validated(s)] or heard
+    return tuple(sorted({i for s in heard for i in s.offending}))
 
 
 def measured(report: Report, *suites: str) -> list[Score]:

@@ -28,6 +28,11 @@ from worldsim.video import write_video
 SCORES_FORMAT = 1
 SIDE_BY_SIDE_PX = 256
 MIN_FRAMES = GIVEN + 4
+LEAD = "A video diffusion transformer learned a small world from video, actions and captions, and goes on by itself."
+LEAD_CASES = (
+    " Here it is shown the beginning of episodes it has never seen; what it dreams is graded against the truth, beside "
+    "two baselines that a trustworthy measure must rank low."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +81,13 @@ def run(options: Options) -> None:
                 sections += sections_of(graded, simulator)
                 scores[graded.world.title] = _plain(graded)
             card = (resolve(name) / "README.md").read_text(encoding="utf-8")
-            sections.append(card_section(f"The checkpoint {Path(name).name}", card, simulator))
+            sections.append(card_section(f"The checkpoint: {name}", card, simulator))
         listed = {"format": SCORES_FORMAT, "options": _options(options), "versions": _versions(), "worlds": scores}
         write_json(folder / "scores.json", listed)
         write_report(
             folder / "report.html",
             title="From a true world to a graded dream",
-            lead="A video diffusion transformer learned a world from video, actions and captions. Here it is shown the "
-            "beginning of episodes it has never seen and goes on alone; its dream is graded against the truth, beside "
-            "two baselines that a trustworthy measure must rank low.",
+            lead=LEAD + (LEAD_CASES if options.cases else ""),
             sections=sections,
             provenance={
                 "seed": f"{options.seed}; episodes recorded with seeds from {FRESH_SEED + options.seed:,}",
@@ -152,7 +155,7 @@ def _grade(name: str, simulator: Simulator, options: Options, say: _Clock) -> Gr
 def _suite(names: tuple[str, ...], simulator: Simulator) -> Suite:
     """The suite, told how many frames were given and how far the world remembers."""
     told = {"context": GIVEN, "context_frames": simulator.checkpoint.model.config.window}
-    known = {n: e for n, e in load_evaluators().items() if e.suite in names}
+    known = {n: e for n, e in load_evaluators().items() if e.suite in names or n in names}
     config = {n: {k: v for k, v in told.items() if k in e.config()} for n, e in known.items()}
     return Suite.of(names, {n: c for n, c in config.items() if c})
 

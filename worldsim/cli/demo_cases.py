@@ -1,7 +1,7 @@
 """What the demo shows a learned world: fresh episodes of the true one, the dream of each, and two bad baselines."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.policies import RandomPolicy
-from envs.room.policies import follow_path
+from envs.room.policies import Wander, follow_path
 from eval import Clip
 from worldsim.cli.worlds import HELD_FRAMES
 from worldsim.data import Episode, record
@@ -32,6 +32,7 @@ class World:
         env_id: For `gymnasium.make`.
         title: For people.
         suites: What is measured.
+        wander: Makes the policy that acts at random, from an action space.
         paths: Camera paths to record, an episode each by turns; None acts at random.
         known: Truth that grading may use, for every clip alike: what the dream was asked to show.
     """
@@ -39,16 +40,24 @@ class World:
     env_id: str
     title: str
     suites: tuple[str, ...]
+    wander: Callable[[gym.Space], Any]
     paths: tuple[str | None, ...] = (None,)
     known: tuple[str, ...] = ()
 
 
 WORLDS: Mapping[str, World] = {
-    "bounce": World(env_id="envs:Bounce-v0", title="Bounce", suites=("fidelity", "physics", "quality")),
+    "bounce": World(
+        env_id="envs:Bounce-v0",
+        title="Bounce",
+        suites=("fidelity", "physics", "quality"),
+        wander=lambda space: RandomPolicy(space, HELD_FRAMES),
+    ),
     "room": World(
         env_id="envs:Room-v0",
         title="Room",
-        suites=("fidelity", "geometry"),
+        # Of fidelity, what holds for a moving camera.
+        suites=("psnr", "ssim", "perceptual", "divergence_horizon", "geometry"),
+        wander=lambda _: Wander(),
         paths=("look_away", None),
         known=("depth_m", "world_from_camera", "K", "segmentation", "world_from_object"),
     ),
@@ -106,7 +115,7 @@ def record_truth(
         kwargs: dict[str, Any] = {"size": simulator.frame_size} | ({} if path is None else {"camera_path": path})
         with tempfile.TemporaryDirectory() as scratch:
             env = gym.make(world.env_id, **kwargs)
-            policy: Any = RandomPolicy(env.action_space, HELD_FRAMES) if path is None else follow_path
+            policy: Any = world.wander(env.action_space) if path is None else follow_path
             dataset = record(
                 env,
                 policy,

@@ -1,7 +1,7 @@
 """A person's own text and video, taken up by a learned world."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -13,6 +13,8 @@ from worldsim.simulator import Simulator
 from worldsim.video import read_video
 
 RATE_TOLERANCE = 0.02
+FIRST_FRAME_STEPS = 32
+"""A frame that nothing precedes is all noise and no memory: the few steps that carry on a video leave it empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,17 @@ def continue_input(
     if text is None and video is None:
         return None
     prompt, notes = (None, []) if video is None else fit_video(video, simulator)
-    state, first = simulator.reset(frames=prompt, text=text, seed=seed)
+    first_by = simulator
+    if prompt is None:
+        first_by = Simulator(
+            simulator.checkpoint,
+            sampling=replace(simulator.sampling, steps=FIRST_FRAME_STEPS),
+            device=simulator.device,
+        )
+        notes.append(
+            f"The first frame took {FIRST_FRAME_STEPS} denoising steps, the others {simulator.sampling.steps} each."
+        )
+    state, first = first_by.reset(frames=prompt, text=text, seed=seed)
     given = 0 if prompt is None else len(prompt)
     made = list(first if prompt is None else prompt)
     actions = None if simulator.action_space is None else random_actions(simulator.action_space, frames, seed)
@@ -51,7 +63,7 @@ def continue_input(
         state = step.state
         made += list(step.frames)
     if actions is not None:
-        notes.append("The agent, or the camera, then moves at random, each action held for a while.")
+        notes.append("The agent, or the camera, is moved at random, each action held for a while.")
     name = "your text" if video is None else f"{video.name}, continued"
     return OwnInput(clip=Clip(frames=np.stack(made), fps=simulator.fps, text=text, name=name), given=given, notes=notes)
 

@@ -67,7 +67,8 @@ def sections_of(graded: Graded, simulator: Simulator) -> list[Section]:
 _HOW_MADE = (
     f"The learned world gets the first {GIVEN} frames, the caption and the actions of a fresh episode, and goes on "
     f"alone. “{STILL.capitalize()}” and “{SHUFFLED}” are what a measure must not like: one never moves wrongly, "
-    "the other has every right picture at the wrong time."
+    "the other has every right picture at the wrong time. Red bars: frames that a measure of physics or geometry "
+    "names, those with a passing validity card where any has one."
 )
 
 
