@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from envs.errors import SceneError
 from envs.room.camera import intrinsics, pixel_rays
 from envs.room.casting import Hits, Stage, cast, irradiance, joined, reordered
 from envs.room.textures import FILTER_SIGMA_PX, NUM_SURFACES, Textures, cells, grain
@@ -68,10 +69,17 @@ class Renderer:
 
         Args:
             stage: The scene.
-            world_from_camera: (4, 4) pose; the optical centre must be inside the room.
+            world_from_camera: (4, 4) pose.
+
+        Raises:
+            SceneError: If the optical centre is not inside the room.
         """
         height, width = self.size
         rotation, origin = world_from_camera[:3, :3], world_from_camera[:3, 3]
+        if not (np.abs(origin - [0.0, 0.0, stage.room_m[2] / 2]) < stage.room_m / 2).all():
+            raise SceneError(
+                expected=f"a camera inside the room {tuple(stage.room_m)}", got=tuple(origin), remedy="Move it in."
+            )
         hits = cast(stage, origin, rotation @ self._rays, self._ray_lengths)
         light, shadows = irradiance(stage, origin, hits)
         num = height * width

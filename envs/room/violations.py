@@ -180,25 +180,42 @@ def _object_popping(take: Take, severity: float, rng: np.random.Generator) -> _E
     ]
 
 
-def _scale_drift(take: Take, severity: float, rng: np.random.Generator) -> _Edits:
+def _is_free(take: Take, poses: np.ndarray) -> bool:
+    """Whether a camera on these poses (T + 1, 4, 4) stays in the room and out of the solids."""
+    lens, half = poses[:, :3, 3], np.array(take.scene.room_m[:2]) / 2
+    away = np.linalg.norm(take.record.truth["position_m"][:, 1:] - lens[:, None], axis=2)
+    radius = np.array([solid.radius_m for solid in take.scene.solids])
+    return bool((np.abs(lens[:, :2]) < half).all() and (away[:, : len(radius)] > radius).all())
+
+
+def _other_way(take: Take, severity: float, way: Callable[[float], np.ndarray]) -> _Edits | None:
+    """Draws the camera on `way(severity)`; None if it is not free at any severity, so that all severities agree."""
+    if not all(_is_free(take, way(s)) for s in np.linspace(0.0, 1.0, 11)):
+        return None
+    return [None, *(Edit(camera=pose) for pose in way(severity)[1:])]
+
+
+def _scale_drift(take: Take, severity: float, rng: np.random.Generator) -> _Edits | None:
     del rng
-    start, edits = take.cameras[0, :3, 3], []
-    for t, camera in enumerate(take.cameras):
-        pose = camera.copy()
+
+    def way(share: float) -> np.ndarray:
         # To a camera in a world that has grown by s, its own way seems s times shorter.
-        grown = (1.0 + (DRIFT - 1.0) * severity) ** (t / (len(take.cameras) - 1))
-        pose[:3, 3] = start + (camera[:3, 3] - start) / grown
-        edits.append(Edit(camera=pose))
-    return [None, *edits[1:]]
+        grown = (1.0 + (DRIFT - 1.0) * share) ** np.linspace(0.0, 1.0, len(take.cameras))
+        poses, start = take.cameras.copy(), take.cameras[0, :3, 3]
+        poses[:, :3, 3] = start + (poses[:, :3, 3] - start) / grown[:, None]
+        return poses
+
+    return _other_way(take, severity, way)
 
 
-def _ignored_actions(take: Take, severity: float, rng: np.random.Generator) -> _Edits:
+def _ignored_actions(take: Take, severity: float, rng: np.random.Generator) -> _Edits | None:
     del rng
     state, actions = take.states[0], take.record.actions
     moves = actions if take.env.continuous else MOVES[actions]
     x, y = take.cameras[0, :2, 3].tolist()
-    poses = commanded_poses((x, y), state.yaw_rad, state.pitch_rad, moves * (1.0 - severity))
-    return [None, *(Edit(camera=pose) for pose in poses[1:])]
+    return _other_way(
+        take, severity, lambda share: commanded_poses((x, y), state.yaw_rad, state.pitch_rad, moves * (1.0 - share))
+    )
 
 
 def _world_forgotten(take: Take, severity: float, rng: np.random.Generator) -> _Edits | None:

@@ -310,6 +310,11 @@ def test_impossible_sizes_are_refused(size):
         Renderer(size)
 
 
+def test_cameras_outside_the_room_are_refused():
+    with pytest.raises(SceneError):
+        draw(scene(), camera(position=(-2.6, 0.0, 1.2)))
+
+
 @pytest.mark.parametrize("fov", [0.0, 180.0, float("nan")])
 def test_impossible_fields_of_view_are_refused(fov):
     with pytest.raises(SceneError):

@@ -64,6 +64,15 @@ def test_ignored_actions_leave_the_camera_still():
     assert np.abs(violated.frames.astype(int) - violated.frames[0]).max() <= 1
 
 
+@pytest.mark.parametrize("name", ["ignored_actions", "scale_drift"])
+@pytest.mark.parametrize("path", ["loop", "random_walk"])
+def test_cameras_that_go_another_way_stay_in_the_room(name, path):
+    """The renderer refuses cameras outside; inside a solid, one would see its inner side from no distance at all."""
+    lawful, violated = pair(name, 2, 0.5, size=SIZE, camera_path=path)
+    shades = [[len(np.unique(frame)) for frame in clip.frames] for clip in (lawful, violated)]
+    assert min(shades[1]) > 0.3 * min(shades[0])
+
+
 def test_texture_swim_of_an_object_stays_on_it():
     lawful, violated = pair("texture_swim_object", 5, 1.0, size=SIZE)
     changed = (lawful.frames != violated.frames).any(axis=-1)
