@@ -5,7 +5,8 @@ Blender), and structure-from-motion tools store world-to-camera. The frames them
 they fit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,38 +24,57 @@ READINGS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 """What each convention's poses must go through to become the package's."""
 
-# Above this share of misfit the poses are doubted; another reading must fit with less than a third of it to be named.
-DOUBT, _DECISIVE = 0.25, 1 / 3
+# Above this share of misfit the poses are doubted. Another reading is named only if nearly all of the picture fits
+# under it, nearly everywhere, and it makes the picture move: a frozen video fits whatever reading says "no motion".
+DOUBT, _FITS, _MEASURED, _MOVES_PX = 0.25, 0.1, 0.6, 2.0
 
 
-def misfits(poses: np.ndarray, misfit: Callable[[np.ndarray], float]) -> dict[str, float]:
-    """Misfit of the frames under each reading of the poses.
+@dataclass(frozen=True, kw_only=True)
+class Misfit:
+    """How badly the frames fit under one reading of the poses.
 
-    Args:
-        poses: (T, 4, 4) in an unknown convention.
-        misfit: Takes (T, 4, 4) poses read as the package's convention, gives a share in [0, 1], lower is better.
+    Attributes:
+        share: Of the picture that misfits, mean over the pairs that could be measured; infinite if none could.
+        measured: Share of the pairs that could be measured.
+        motion_px: Median image motion that the reading commands, in pixels at a shorter side of 256.
     """
-    return {name: misfit(read(poses)) for name, read in READINGS.items()}
+
+    share: float
+    measured: float
+    motion_px: float
+
+    @classmethod
+    def of(cls, found: Sequence[tuple[float, float]], *, pairs: int) -> "Misfit":
+        """From the share and the commanded motion of each measured pair."""
+        if not found:
+            return cls(share=float("inf"), measured=0.0, motion_px=0.0)
+        shares, motions = np.array(found).T
+        return cls(share=float(shares.mean()), measured=len(found) / pairs, motion_px=float(np.median(motions)))
 
 
-def require_convention(poses: np.ndarray, value: float, misfit: Callable[[np.ndarray], float]) -> None:
+def require_convention(poses: np.ndarray, value: float, misfit: Callable[[np.ndarray], Misfit]) -> None:
     """Refuses a bad score whose cause is the poses' convention.
 
     Args:
         poses: (T, 4, 4) as given.
         value: Misfit measured with the poses as given.
-        misfit: See `misfits`; infinite or NaN where it cannot be measured.
+        misfit: Takes (T, 4, 4) poses read as the package's convention.
 
     Raises:
         Unmeasurable: Status `failed`, naming the convention under which the frames fit.
     """
     if value <= DOUBT:
         return
-    found = {name: share for name, share in misfits(poses, misfit).items() if np.isfinite(share)}
-    best = min(found, key=lambda name: found[name], default=EXPECTED)
-    if best != EXPECTED and found[best] < _DECISIVE * value:
+    found = {name: misfit(read(poses)) for name, read in READINGS.items() if name != EXPECTED}
+    fitting = {
+        name: f.share
+        for name, f in found.items()
+        if f.share < _FITS and f.measured >= _MEASURED and f.motion_px >= _MOVES_PX
+    }
+    if fitting:
+        best = min(fitting, key=lambda name: fitting[name])
         raise Unmeasurable(
             "failed",
-            f"the poses look like {best}: read so, {found[best]:.0%} of the picture misfits instead of {value:.0%}. "
+            f"the poses look like {best}: read so, {fitting[best]:.0%} of the picture misfits instead of {value:.0%}. "
             f"Convert them to {EXPECTED}",
         )

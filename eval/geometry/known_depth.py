@@ -8,7 +8,7 @@ import numpy as np
 
 from eval.clip import Clip
 from eval.geometry import guards
-from eval.geometry.convention import require_convention
+from eval.geometry.convention import Misfit, require_convention
 from eval.geometry.depth import (
     FLOW_SIDE,
     Correspondence,
@@ -25,8 +25,13 @@ from eval.geometry.pose import check_intrinsics, check_poses
 from eval.score import Measurement, Unmeasurable, evaluator
 from eval.uncertainty import standard_error
 
+# Flow beyond the margin of noise that counts, pixels at a shorter side of 256; with the margin of a clean picture it is
+# about half a pixel. Noise excuses no more than a pixel, or pictures that match nowhere would pass.
+THRESHOLD_PX, MAX_MARGIN_PX = 0.25, 1.0
 # A surface is compared between views that show it at up to this ratio of sizes.
 MAX_MAGNIFICATION = 1.3
+# Commanded image motion below which a frozen picture could not be told from a true one.
+STILL_PX = 0.5
 # A frame is named as offending from this share on; true renders stay below a hundredth.
 OFFENDING_SHARE = 0.05
 
@@ -52,8 +57,8 @@ class PairCheck:
         return float(self.above(threshold_px)[self.tested].mean())
 
     def above(self, threshold_px: float) -> np.ndarray:
-        """(H, W) bool; noise excuses at most twice the threshold."""
-        return self.flow_px > threshold_px + np.minimum(self.margin_px, 2.0 * threshold_px)
+        """(H, W) bool."""
+        return self.flow_px > threshold_px + np.minimum(self.margin_px, MAX_MARGIN_PX)
 
 
 def views(clip: Clip) -> tuple[list[View], np.ndarray]:
@@ -116,7 +121,7 @@ def commanded_motion_px(found: Correspondence) -> float:
     claims=("camera_wobble", "texture_swim_room", "object_popping", "scale_drift", "ignored_actions"),
 )
 def residual_flow(
-    clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
+    clip: Clip, *, threshold_px: float = THRESHOLD_PX, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
 ) -> Measurement:
     """Share of pixels that still move after warping by the commanded depth and camera.
 
@@ -126,18 +131,24 @@ def residual_flow(
 
     Args:
         clip: With depth, poses and intrinsics.
-        threshold_px: Residual flow that counts, in pixels at a shorter side of 256.
+        threshold_px: Residual flow beyond the margin of noise that counts, in pixels at a shorter side of 256.
         gaps: Frame distances of the compared pairs.
         max_pairs: At most this many pairs, evenly spread.
     """
     checks = check_clip(clip, gaps=gaps, max_pairs=max_pairs)
-    _require_motion(checks, threshold_px)
+    _require_motion(checks)
     found = _summary(checks, clip, threshold_px, least=guards.MIN_TESTED)
 
-    def misfit(poses: np.ndarray) -> float:
-        other = check_clip(replace(clip, truth={**clip.truth, "world_from_camera": poses}), gaps=gaps[:1], max_pairs=6)
-        shares = [c.share_above(threshold_px) for c in other.values() if c and c.tested.mean() >= guards.MIN_TESTED]
-        return float(np.mean(shares)) if shares else float("inf")
+    def misfit(poses: np.ndarray) -> Misfit:
+        other = _check(replace(clip, truth={**clip.truth, "world_from_camera": poses}), gaps[:1], max_pairs=12)
+        return Misfit.of(
+            [
+                (c.share_above(threshold_px), c.motion_px)
+                for c in other.values()
+                if c is not None and c.tested.mean() >= guards.MIN_TESTED
+            ],
+            pairs=len(other),
+        )
 
     require_convention(np.asarray(clip.truth["world_from_camera"]), found.value, misfit)
     return found
@@ -152,7 +163,7 @@ def residual_flow(
     claims=("texture_swim_object", "object_popping"),
 )
 def object_flow(
-    clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
+    clip: Clip, *, threshold_px: float = THRESHOLD_PX, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
 ) -> Measurement:
     """As `residual_flow`, on the pixels of objects alone: sees popping and swimming of small things.
 
@@ -161,12 +172,12 @@ def object_flow(
 
     Args:
         clip: With depth, poses, intrinsics and segmentation.
-        threshold_px: Residual flow that counts, in pixels at a shorter side of 256.
+        threshold_px: Residual flow beyond the margin of noise that counts, in pixels at a shorter side of 256.
         gaps: Frame distances of the compared pairs.
         max_pairs: At most this many pairs, evenly spread.
     """
     checks = check_clip(clip, gaps=gaps, max_pairs=max_pairs)
-    _require_motion(checks, threshold_px)
+    _require_motion(checks)
     inside = [_interior(s) for s in clip.truth["segmentation"]]
     kept = {
         (a, b): None if check is None else replace(check, tested=check.tested & inside[b])
@@ -223,11 +234,11 @@ def _check(clip: Clip, gaps: tuple[int, ...], max_pairs: int) -> dict[tuple[int,
         return {(a, b): check_pair(seen[b], seen[a], K) for a, b in pairs}
 
 
-def _require_motion(checks: dict[tuple[int, int], PairCheck | None], threshold_px: float) -> None:
+def _require_motion(checks: dict[tuple[int, int], PairCheck | None]) -> None:
     overlapping = [check for check in checks.values() if check is not None]
     if not overlapping:
         raise Unmeasurable("insufficient", "no pair of frames sees the same part of the world")
-    if max(check.motion_px for check in overlapping) < threshold_px:
+    if max(check.motion_px for check in overlapping) < STILL_PX:
         raise Unmeasurable("inapplicable", "the commanded camera stands still: a frozen picture would pass")
 
 

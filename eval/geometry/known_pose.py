@@ -8,10 +8,10 @@ import numpy as np
 
 from eval.clip import Clip
 from eval.geometry import guards
-from eval.geometry.convention import require_convention
+from eval.geometry.convention import Misfit, require_convention
 from eval.geometry.depth import flow_margin_px
 from eval.geometry.epipolar import fundamental_from_poses, symmetric_epipolar_distance
-from eval.geometry.known_depth import OFFENDING_SHARE, frame_means
+from eval.geometry.known_depth import MAX_MARGIN_PX, OFFENDING_SHARE, STILL_PX, THRESHOLD_PX, frame_means
 from eval.geometry.matching import Features, detect, match
 from eval.geometry.parallax import transfer_error
 from eval.geometry.planesweep import Explained, Neighbour, explain, hidden, hypotheses
@@ -45,8 +45,8 @@ class Swept:
     margin_px: np.ndarray
 
     def share_above(self, threshold_px: float) -> float:
-        """Share of the tested pixels above the threshold by more than noise explains, at most twice the threshold."""
-        limit = threshold_px + np.minimum(self.margin_px, 2.0 * threshold_px)
+        """Share of the tested pixels above the threshold by more than noise explains."""
+        limit = threshold_px + np.minimum(self.margin_px, MAX_MARGIN_PX)
         return float((self.residual_px > limit)[self.tested].mean())
 
 
@@ -145,7 +145,7 @@ def movers(clip: Clip) -> np.ndarray | None:
 def plane_sweep(
     clip: Clip,
     *,
-    threshold_px: float = 0.5,
+    threshold_px: float = THRESHOLD_PX,
     offsets: tuple[int, ...] = (1, 2),
     near_m: float = 0.25,
     far_m: float = 12.0,
@@ -159,7 +159,7 @@ def plane_sweep(
 
     Args:
         clip: With poses and intrinsics.
-        threshold_px: Unexplained flow that counts, in pixels at a shorter side of 256.
+        threshold_px: Unexplained flow beyond the margin of noise that counts, in pixels at a shorter side of 256.
         offsets: Distances of the neighbours in frames, taken on both sides.
         near_m: Nearest depth that is believed.
         far_m: Farthest depth that is believed: without a limit a frozen picture passes as a distant world.
@@ -170,7 +170,7 @@ def plane_sweep(
         poses = check_poses(clip.truth["world_from_camera"], num_frames=len(clip))
         K = check_intrinsics(clip.truth["K"])
         frames, K, left_out = _reduced(clip, K)
-        if _commanded_px(poses, K, frames.shape[1:3], max(offsets), np.sqrt(near_m * far_m)) < threshold_px:
+        if _commanded_px(poses, K, frames.shape[1:3], max(offsets), np.sqrt(near_m * far_m)) < STILL_PX:
             raise Unmeasurable("inapplicable", "the commanded camera stands still: a frozen picture would pass")
         swept = sweep_clip(
             frames, poses, K, offsets=offsets, near_m=near_m, far_m=far_m, planes=planes, left_out=left_out
@@ -181,11 +181,12 @@ def plane_sweep(
         per_frame = frame_means(shares, len(clip))
         value = float(np.mean(list(shares.values())))
 
-        def misfit(read: np.ndarray) -> float:
-            few = slice(0, 2 * max(offsets) + 2)
+        def misfit(read: np.ndarray) -> Misfit:
+            few = slice(0, 2 * max(offsets) + 4)
             swept = sweep_clip(frames[few], read[few], K, offsets=offsets, near_m=near_m, far_m=far_m, planes=planes)
-            shares, *_ = _tally(swept, threshold_px)
-            return float(np.mean(list(shares.values()))) if shares else float("inf")
+            shares, _, pairs = _tally(swept, threshold_px)
+            motion = _commanded_px(read[few], K, frames.shape[1:3], 1, np.sqrt(near_m * far_m))
+            return Misfit.of([(share, motion) for share in shares.values()], pairs=pairs)
 
         require_convention(poses, value, misfit)
     return Measurement(
