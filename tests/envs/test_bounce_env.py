@@ -98,7 +98,7 @@ def test_options_fix_the_factors_of_variation():
         (lambda: BounceEnv().reset(options={"colour": "mauve"}), UnknownNameError, "colour"),
         (lambda: BounceEnv().reset(options={"radius_m": 4.95}), SceneError, "fewer or smaller"),
         (lambda: BounceEnv().reset(options={"radius_m": float("nan")}), SceneError, "finite"),
-        (lambda: BounceEnv().reset(options={"count": 9}), SceneError, "slots"),
+        (lambda: BounceEnv().reset(seed=0, options={"count": 9, "radius_m": 0.7}), SceneError, "slots"),
         (lambda: BounceEnv().reset(options={"count": 2, "radius_m": [1.0]}), SceneError, "as many entries"),
         (lambda: BounceEnv().reset(options={"scene": duel(), "count": 2}), SceneError, "alone"),
         (lambda: BounceEnv().reset(options={"caption": "A red teapot."}), CaptionError, "teapot"),

@@ -280,10 +280,11 @@ def test_missing_column_is_told(tmp_path):
 # --- interruption and concurrency
 
 WRITER = """
-import sys, time
+import signal, sys, time
 import numpy as np
 from gymnasium import spaces
 from worldsim.data import DatasetWriter
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit a deaf one
 from worldsim.errors import DatasetError
 with DatasetWriter(sys.argv[1], action_space=spaces.Discrete(2), fps=1) as writer:
     print("writing", flush=True)

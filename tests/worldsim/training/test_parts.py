@@ -86,6 +86,19 @@ def test_a_perfect_guess_costs_nothing_and_the_weight_is_one_over_level_squared(
     assert loss == pytest.approx(0.25, rel=1e-5)
 
 
+def test_updates_learn_what_they_are_shown(tmp_path: Path) -> None:
+    learner = Learner(small_model(), OptimiserConfig(steps=120, batch_size=2, rate=5e-3, warmup=5), tmp_path)
+    quiet = DynamicsConfig(bidirectional=0.0, drop_text=0.0, drop_action=0.0, context_clean=1.0, pure_noise=1.0)
+    losses = []
+    for _ in range(120):
+        loss, parts = dynamics_loss(learner.network, batch(), quiet, generator_for(0, "fixed", 0), feedback=False)
+        learner.update(loss)
+        losses.append(float(parts["x_error"]))
+    # Unit-variance latents leave an error of 1 to whoever predicts their mean; a memorised batch leaves much less.
+    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < 0.7
+
+
 def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
     config = OptimiserConfig(steps=100, batch_size=1, rate=1.0, warmup=10, decay=0.2)
     assert config.rate_at(0) == pytest.approx(0.1)
