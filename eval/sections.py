@@ -1,13 +1,21 @@
 """Ready-made parts of a report: one clip in full, and the pictures that belong to what was measured on it."""
 
+import cv2
 import numpy as np
 
 from eval.clip import Clip
+from eval.errors import EvalError
+from eval.geometry import pictures
+from eval.geometry.guards import spread
+from eval.geometry.matching import matched_points
+from eval.geometry.parallax import two_view
+from eval.geometry.sfm import reconstruct
+from eval.geometry.unknown import pairs_at, working_frames
 from eval.physics.tracks import track
 from eval.pictures import tracks_picture
 from eval.plots import evidence_plot
-from eval.report import Block, Picture, Plot, Scores, Section, Videos
-from eval.score import Score, Unmeasurable
+from eval.report import Block, Note, Picture, Plot, Scores, Section, Videos
+from eval.score import EVALUATORS, Score, Unmeasurable
 from eval.suite import Report, is_validated, load_evaluators
 
 
@@ -31,7 +39,7 @@ def clip_section(clip: Clip, report: Report, *, given: int = 0, text: str = "") 
     if evidence is not None:
         caption = "What each measure saw, frame by frame; red: frames that it names as offending."
         blocks.append(Plot(svg=evidence, caption=caption))
-    blocks += tracks_block(clip, report)
+    blocks += [*tracks_block(clip, report), *matches_block(clip, report), *cloud_block(clip, report)]
     return Section(title=clip.name, text=text, blocks=blocks)
 
 
@@ -66,3 +74,45 @@ def tracks_block(clip: Clip, report: Report) -> list[Block]:
         "thin: not seen in between."
     )
     return [Picture(image=tracks_picture(clip.frames, tracks), caption=caption)]
+
+
+def matches_block(clip: Clip, report: Report) -> list[Block]:
+    """Epipolar lines of the pair of frames that one rigid scene explains worst, where that could be measured."""
+    found = report.scores.get("epipolar_magsac")
+    if found is None or found.value is None or found.per_frame is None:
+        return []
+    config = EVALUATORS["epipolar_magsac"].config()
+    pairs = {b: a for a, b in pairs_at(clip, float(str(config["gap_s"])), int(str(config["max_pairs"])))}
+    shares = {b: float(found.per_frame[b]) for b in pairs if np.isfinite(found.per_frame[b])}
+    frames = working_frames(clip)
+    for b in sorted(shares, key=shares.__getitem__):
+        in_a, in_b = matched_points(frames[pairs[b]], frames[b])
+        fit = two_view(in_a, in_b)
+        if fit is None or fit.F is None:
+            continue
+        size = (frames.shape[2], frames.shape[1])
+        view_a, view_b = (cv2.resize(clip.frames[i], size, interpolation=cv2.INTER_AREA) for i in (pairs[b], b))
+        caption = (
+            f"Frames {pairs[b]} and {b}, the pair that a rigid scene and a moving camera explain worst of those that "
+            f"match: {shares[b]:.0%} of {len(fit.inliers)} matches lie on their epipolar lines (green)."
+        )
+        picture = pictures.epipolar_lines(view_a, view_b, in_a, in_b, fit.F, threshold_px=1.0)
+        return [Picture(image=picture, caption=caption)]
+    return []
+
+
+def cloud_block(clip: Clip, report: Report) -> list[Block]:
+    """The model that structure from motion builds, from above, where it was measured."""
+    found = report.scores.get("sfm")
+    if found is None or not found.value:
+        return []
+    chosen = spread(len(clip), int(str(EVALUATORS["sfm"].config()["max_frames"])))
+    try:
+        model = reconstruct(working_frames(clip)[chosen])
+    except EvalError as error:
+        return [Note(text=f"No picture of the model: {error}")]
+    caption = (
+        f"Structure from motion, from above: {len(model.points)} points and {int(model.registered.sum())} of "
+        f"{len(chosen)} cameras (blue)."
+    )
+    return [Picture(image=pictures.reconstruction(model), caption=caption)]

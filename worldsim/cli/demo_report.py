@@ -41,8 +41,10 @@ class Graded:
 def sections_of(graded: Graded, simulator: Simulator) -> list[Section]:
     """Overview, cases and instruments of one world."""
     world = graded.world
+    shown = [_videos(graded, k) for k in range(len(graded.cases))]
     overview: list[Block] = [
         Facts(items=_headline(graded, simulator)),
+        shown[0],
         Plot(svg=_curves(graded), caption=_CURVES_CAPTION),
         Comparison(
             groups=graded.results,
@@ -51,17 +53,23 @@ def sections_of(graded: Graded, simulator: Simulator) -> list[Section]:
             + (", with the camera and depth that the dream was asked to show." if world.known else "."),
         ),
     ]
-    cases: list[Block] = []
-    for k, case in enumerate(graded.cases):
-        marked = {label: _breaks(results[k]) for label, results in graded.results.items()}
-        caption = f"Case {k + 1}, seed {case.seed}, {case.policy}: “{case.caption}”"
-        panels = {label: clip.frames for label, clip in case.clips.items()}
-        cases.append(Videos(panels=panels, fps=case.clips[TRUTH].fps, given=GIVEN, marked=marked, caption=caption))
+    more = [Section(title=f"{world.title}: the other cases", blocks=shown[1:])] if len(shown) > 1 else []
     return [
-        Section(title=f"{world.title}: how far the dream can be trusted", blocks=overview),
-        Section(title=f"{world.title}: the cases", text=_HOW_MADE, blocks=cases),
+        Section(title=f"{world.title}: how far the dream can be trusted", text=_HOW_MADE, blocks=overview),
+        *more,
         Section(title=f"{world.title}: what the instruments saw in case 1", blocks=_instruments(graded)),
     ]
+
+
+def _videos(graded: Graded, k: int) -> Videos:
+    case = graded.cases[k]
+    return Videos(
+        panels={label: clip.frames for label, clip in case.clips.items()},
+        fps=case.clips[TRUTH].fps,
+        given=GIVEN,
+        marked={label: _breaks(results[k]) for label, results in graded.results.items()},
+        caption=f"Case {k + 1}, seed {case.seed}, {case.policy}: “{case.caption}”",
+    )
 
 
 _HOW_MADE = (

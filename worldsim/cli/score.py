@@ -1,5 +1,6 @@
 """`worldsim score`: grade videos of any source, and write scores and a report."""
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,7 @@ from worldsim.errors import ConfigError
 
 SCORES_FORMAT = 1
 MAX_COLUMNS = 6
+FILE_WIDTH = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ def run(options: Options) -> None:
         fps=options.fps, max_frames=options.max_frames, max_side=options.max_side, reference=options.reference
     )
     suite = Suite.of(_suites(options))
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
     # A single video that cannot be read is a mistake to name, not a failure to count.
     sources = [reader(paths[0])] if len(paths) == 1 else paths
     batch = score_many(sources, suite, read=reader, workers=options.workers, progress=_Progress(console, len(paths)))
