@@ -15,7 +15,7 @@ from torch import Tensor
 _fmha = None
 if torch.cuda.is_available():  # its kernels run on CUDA only, and its import takes seconds
     try:
-        from xformers.ops import fmha as _fmha
+        from xformers.ops import fmha as _fmha  # pyright: ignore[reportMissingImports]
     except ImportError:  # an extra; without it CUDA uses PyTorch's own attention too
         _fmha = None
 
@@ -100,7 +100,9 @@ class Packing:
     @cached_property
     def bias(self) -> Any:  # noqa: ANN401 - a class of an optional package
         """The same as xformers' mask object."""
-        from xformers.ops.fmha.attn_bias import BlockDiagonalMask  # noqa: PLC0415 - an extra, and slow to import
+        from xformers.ops.fmha.attn_bias import (  # noqa: PLC0415 - an extra, and slow to import  # pyright: ignore[reportMissingImports]
+            BlockDiagonalMask,
+        )
 
         whole = BlockDiagonalMask.from_seqlens(*self.lengths)
         return whole if self.window is None else whole.make_local_attention(self.window)
