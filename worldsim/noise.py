@@ -76,6 +76,7 @@ class VariancePreserving:
 
 
 @cache
+@torch.inference_mode(mode=False)  # a constant made while stepping must serve training too
 def _sigmoid_alphas_cumulative() -> Tensor:
     """(1001,) float64; entry 0 is the clean level, entry t + 1 is step t."""
     low, high = torch.sigmoid(torch.tensor(-3.0)).double(), torch.sigmoid(torch.tensor(3.0)).double()

@@ -19,7 +19,7 @@ from worldsim.errors import FramesError, TextError
 from worldsim.nn.blocks import HALVES, PARTS, Block, DenseLayout, Layout, PackedLayout, StepLayout, modulate
 from worldsim.nn.cache import RingCache
 from worldsim.nn.ends import LEVEL_FEATURES, Outcome, level_features
-from worldsim.nn.rope import grid_rotation, no_rotation, temporal_rotation
+from worldsim.nn.rope import grid_rotation, temporal_rotation
 from worldsim.noise import path_named
 from worldsim.text import TextEncoder
 
@@ -151,10 +151,10 @@ class VideoDiT(nn.Module):
         Raises:
             FramesError: If the latent grid is not divisible by the patch.
         """
-        x, grid = self._embed(latents, conditions)
+        x, grid, c = self._enter(latents, levels, conditions)
         time = temporal_rotation(positions, self._head_dim, dtype=x.dtype)
         layout = DenseLayout(grid, time, mask, record)
-        return self._run(x, levels, conditions, layout, latents, self.text_keys(conditions.text))
+        return self._output(*self._blocks(x, c, layout, self.text_keys(conditions.text)), latents)
 
     def forward_packed(self, clips: Sequence[Clip], *, bidirectional: bool = False) -> list[Output]:
         """Whole sequences of different sizes, aspect ratios and durations at once, without padding.
@@ -171,20 +171,20 @@ class VideoDiT(nn.Module):
             TextError: If some clips have text and some have none.
         """
         _check_clips(clips)
-        embedded = [self._embed(c.latents[None], c.conditions) for c in clips]
-        shapes = [(x.shape[1], x.shape[2]) for x, _ in embedded]
-        x = torch.cat([x.flatten(0, 2) for x, _ in embedded])
-        conditions = [self._condition(c.latents[None], c.levels[None], c.conditions)[0] for c in clips]
+        entered = [self._enter(c.latents[None], c.levels[None], c.conditions) for c in clips]
+        shapes = [(x.shape[1], x.shape[2]) for x, _, _ in entered]
+        x = torch.cat([x.flatten(0, 2) for x, _, _ in entered])
         texts = [c.conditions.text for c in clips if c.conditions.text is not None]
         text = torch.cat(texts) if texts else None
         layout = PackedLayout(
             shapes,
-            [grid for _, grid in embedded],
+            [grid for _, grid, _ in entered],
             temporal_rotation(torch.cat([c.positions for c in clips]), self._head_dim, dtype=x.dtype),
             None if bidirectional else self.config.window,
             0 if text is None else text.shape[1],
         )
-        tokens, out = self._blocks(x, torch.cat(conditions), layout, self.text_keys(text))
+        conditions = torch.cat([c[0] for _, _, c in entered])
+        tokens, out = self._blocks(x, conditions, layout, self.text_keys(text))
         ends = [f * n for f, n in shapes]
         parts = zip(clips, shapes, tokens.split(ends), out.split(ends), strict=True)
         return [self._output(t.unflatten(0, s), o.unflatten(0, s), c.latents) for c, s, t, o in parts]
@@ -206,9 +206,9 @@ class VideoDiT(nn.Module):
             cache: Its `frame` is the position of the new frame.
             text_keys: From `text_keys`.
         """
-        x, grid = self._embed(latent, conditions)
+        x, grid, c = self._enter(latent, level, conditions)
         time = temporal_rotation(cache.frame[:, None], self._head_dim, dtype=x.dtype)
-        return self._run(x, level, conditions, StepLayout(grid, time, cache), latent, text_keys)
+        return self._output(*self._blocks(x, c, StepLayout(grid, time, cache), text_keys), latent)
 
     def outcomes(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Reward and termination logit of frames seen clean: (B, F, N, D) to two (B, F)."""
@@ -219,7 +219,8 @@ class VideoDiT(nn.Module):
     def _head_dim(self) -> int:
         return self.config.width // self.config.heads
 
-    def _embed(self, latents: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor]:
+    def _enter(self, latents: Tensor, levels: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (B, F, N, D), the rotation of their places in the frame, and the condition of each frame (B, F, D)."""
         p = self.config.patch
         h, w = latents.shape[-2:]
         if h % p or w % p:
@@ -229,16 +230,17 @@ class VideoDiT(nn.Module):
                 remedy="Use frames whose height and width are multiples of the stride times the patch size.",
             )
         x = self.patchify(rearrange(latents, "B F C (h p) (w q) -> B F (h w) (C p q)", p=p, q=p))
-        grid = grid_rotation(h // p, w // p, self._head_dim, self.config.grid_positions, x.dtype, x.device)
-        if self.action_token is not None:
-            token = self.action_token(self._action_embedding(latents, conditions))
-            x = torch.cat((x, token.unsqueeze(2)), dim=2)
-            grid = torch.cat((grid, no_rotation(grid)))
-        return x, grid
+        kind, beside = self.config.grid_positions, self.tokens_beside_patches
+        grid = grid_rotation(h // p, w // p, self._head_dim, kind, x.dtype, x.device, beside=beside)
+        action = self._action_embedding(latents, conditions)
+        if self.action_token is not None and action is not None:
+            x = torch.cat((x, self.action_token(action).unsqueeze(2)), dim=2)
+        return x, grid, self._condition(latents, levels, conditions, action)
 
-    def _action_embedding(self, latents: Tensor, conditions: Conditions) -> Tensor:
-        assert self.action is not None
-        assert self.no_action is not None
+    def _action_embedding(self, latents: Tensor, conditions: Conditions) -> Tensor | None:
+        """(B, F, D), or None for a model without actions."""
+        if self.action is None or self.no_action is None:
+            return None
         b, f = latents.shape[:2]
         if conditions.actions is None:
             return self.no_action.expand(b, f, -1)
@@ -247,27 +249,15 @@ class VideoDiT(nn.Module):
             return embedded
         return torch.where(conditions.has_action[..., None], embedded, self.no_action.to(embedded.dtype))
 
-    def _condition(self, latents: Tensor, levels: Tensor, conditions: Conditions) -> Tensor:
+    def _condition(self, latents: Tensor, levels: Tensor, conditions: Conditions, action: Tensor | None) -> Tensor:
         c = self.level(level_features(self.path.time(levels.float())).to(latents.dtype))
-        if self.action is not None:
-            c = c + self._action_embedding(latents, conditions)
+        if action is not None:
+            c = c + action
         if self.camera is not None and conditions.camera is not None:
             c = c + self.camera(conditions.camera)
         if self.text_pool is not None and conditions.text is not None:
             c = c + self.text_pool(conditions.text.mean(dim=1))[:, None]
         return c
-
-    def _run(
-        self,
-        x: Tensor,
-        levels: Tensor,
-        conditions: Conditions,
-        layout: Layout,
-        latents: Tensor,
-        text_keys: list[tuple[Tensor, Tensor] | None],
-    ) -> Output:
-        tokens, out = self._blocks(x, self._condition(latents, levels, conditions), layout, text_keys)
-        return self._output(tokens, out, latents)
 
     def _blocks(
         self, x: Tensor, c: Tensor, layout: Layout, text_keys: list[tuple[Tensor, Tensor] | None]

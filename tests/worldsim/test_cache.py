@@ -65,8 +65,8 @@ def test_frames_before_the_first_are_not_written():
     cache = _empty(1, 4)
     k, v = _frames(1, 3)
     cache.fill(0, k[0], v[0], torch.tensor([[-2, -1, 0]]))
-    assert torch.equal(cache.keys[0, 0, :, 0], k[0, 0, 2])
-    assert not cache.keys[0, 0, :, 1:].any()
+    assert torch.equal(cache.keys[0, 0, :, :, 0], k[0, 0, 2])
+    assert not cache.keys[0, 0, :, :, 1:].any()
 
 
 def test_rows_and_clones_share_no_memory():

@@ -225,3 +225,14 @@ def _empty_cache(batch):
         head_dim=MODEL.width // MODEL.heads,
         like=torch.zeros(()),
     )
+
+
+def test_a_model_that_was_stepped_can_be_trained():
+    """Constants are kept between calls; made under inference mode they could not take part in a backward pass."""
+    network = VideoDiT(MODEL)
+    latents, levels, conditions = _inputs(batch=1, frames=3, grid=(6, 10))
+    with torch.inference_mode():
+        _run(latents, levels, conditions, network=network)
+    known = Conditions(actions=conditions.actions, has_action=conditions.has_action, text=network.encode_text([None]))
+    _run(latents, levels, known, network=network).prediction.sum().backward()
+    assert network.unpatchify.weight.grad.abs().sum() > 0

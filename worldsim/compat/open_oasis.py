@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from worldsim.checkpoint import Checkpoint
 from worldsim.config import ModelConfig, TokenizerConfig
 from worldsim.errors import CheckpointError, ConfigError
-from worldsim.nn.rope import pixel_rotation
+from worldsim.nn.rope import pixel_frequencies, temporal_frequencies
 from worldsim.sampling import Sampling
 from worldsim.tokenizer import VitTokenizer
 from worldsim.transformer import VideoDiT
@@ -204,16 +204,17 @@ def _flat_patches(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _check_frequencies(weights: Mapping[str, Tensor], config: ModelConfig, file: Path) -> None:
     """Ours are computed; a model that was fine-tuned with other frequencies would silently turn into noise."""
     head_dim = config.width // config.heads
-    spatial = pixel_rotation(1, 2, head_dim // 4, 128.0, torch.float64, torch.device("cpu"))[1, :, head_dim // 4 :]
-    temporal = 1e4 ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    ours = {
+        "t_attn.rotary_emb.freqs": temporal_frequencies(head_dim),
+        "temporal_rotary_emb.freqs": temporal_frequencies(head_dim),
+        "s_attn.rotary_emb.freqs": pixel_frequencies(head_dim // 4, 128.0),
+        "spatial_rotary_emb.freqs": pixel_frequencies(head_dim // 4, 128.0),
+    }
     for name, found in weights.items():
-        if name.endswith(("t_attn.rotary_emb.freqs", _FREQUENCIES[1])):
-            same = found.shape == temporal.shape and torch.allclose(found.double(), temporal, rtol=1e-4)
-        elif name.endswith(("s_attn.rotary_emb.freqs", _FREQUENCIES[0])):
-            turned = torch.stack((found.double().cos(), found.double().sin()))
-            same = turned.shape == spatial.shape and torch.allclose(turned, spatial, atol=1e-3)
-        else:
+        wanted = next((f for ending, f in ours.items() if name.endswith(ending)), None)
+        if wanted is None:
             continue
+        same = found.shape == wanted.shape and torch.allclose(found.double(), wanted, rtol=1e-4, atol=0.0)
         if not same:
             raise _foreign(file, f"other rotary frequencies in {name}")
 

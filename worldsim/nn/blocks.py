@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldsim.nn.attention import Packing, attend, attend_packed
@@ -45,9 +46,16 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., C) to queries, keys, values (..., H, D)."""
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
-        # The norms' weights are float32 under autocast too.
-        return self.norm_q(q.float()).to(v.dtype), self.norm_k(k.float()).to(v.dtype), v
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
+        if not (isinstance(self.norm_q, nn.RMSNorm) and isinstance(self.norm_k, nn.RMSNorm)):
+            q, k, v = qkv.unbind(-3)
+            return q, k, v
+        # Both norms at once; their weights are float32 under autocast too.
+        qk, v = qkv[..., :2, :, :], qkv[..., 2, :, :]
+        weights = torch.stack((self.norm_q.weight, self.norm_k.weight))[:, None]
+        normed = F.rms_norm(qk.float(), qk.shape[-1:], None, self.norm_q.eps) * weights
+        q, k = normed.to(v.dtype).unbind(-3)
+        return q, k, v
 
     def merge(self, heads: Tensor) -> Tensor:
         """(..., H, D) to (..., C)."""
@@ -129,28 +137,28 @@ class Block(nn.Module):
     def _half(self, x: Tensor, parts: tuple[Tensor, ...], attention: Attention, mlp: Mlp, mixer) -> Tensor:  # noqa: ANN001
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts
         mixed = mixer(*attention.project(modulate(self.norm(x), shift_a, scale_a)))
-        x = x + gate_a * attention.merge(mixed)
-        return x + gate_m * mlp(modulate(self.norm(x), shift_m, scale_m))
+        x = torch.addcmul(x, gate_a, attention.merge(mixed))
+        return torch.addcmul(x, gate_m, mlp(modulate(self.norm(x), shift_m, scale_m)))
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Adaptive layer norm's affine map."""
-    return x * (1.0 + scale) + shift
+    """Adaptive layer norm's affine map, x * (1 + scale) + shift."""
+    return torch.addcmul(shift, x, 1.0 + scale)
 
 
 class DenseLayout:
     """Sequences of equal shape: tokens (B, F, N, C).
 
     Args:
-        grid: (N, 2, R) rotation of the tokens within a frame.
-        time: (F, 2, D/2) or (B, F, 2, D/2) rotation of the frames.
+        grid: (N, ...) rotation of the tokens within a frame.
+        time: (F, ...) or (B, F, ...) rotation of the frames.
         mask: (F, F) boolean, True where a frame (row) may look at a frame (column); None for everywhere.
         record: If given, called with (block, k, v) of temporal attention, (B, F, N, H, D), keys rotated.
     """
 
     def __init__(self, grid: Tensor, time: Tensor, mask: Tensor | None, record=None) -> None:  # noqa: ANN001
         self.grid = grid[:, None]  # broadcast over heads
-        self.time = (time if time.ndim == 4 else time[None])[:, :, None, None]
+        self.time = (time if time.ndim == 3 else time[None])[:, :, None, None]
         self.mask, self.record = mask, record
 
     def per_token(self, per_frame: Tensor) -> Tensor:
@@ -183,7 +191,7 @@ class StepLayout(DenseLayout):
 
     Args:
         grid: As in `DenseLayout`.
-        time: (B, 1, 2, D/2) rotation of the new frame of each sequence.
+        time: (B, 1, ...) rotation of the new frame of each sequence.
         cache: The ring cache; the new frame's keys and values go into its current slot.
     """
 
@@ -205,8 +213,8 @@ class PackedLayout:
 
     Args:
         shapes: (frames, tokens a frame) of each clip.
-        grids: (N, 2, R) rotation of the tokens within a frame of each clip.
-        time: (frames of all clips, 2, D/2) rotation of the frames.
+        grids: (N, ...) rotation of the tokens within a frame of each clip.
+        time: (frames of all clips, ...) rotation of the frames.
         window: Frames that causal attention over time spans; None for bidirectional time.
         text_tokens: Text tokens of each clip; 0 for a model without text.
     """
@@ -222,7 +230,7 @@ class PackedLayout:
         device = time.device
         counts = torch.tensor([n for frames, n in shapes for _ in range(frames)], device=device)
         self.frame_of_token = torch.repeat_interleave(counts)
-        self.grid = torch.cat([g.repeat(f, 1, 1) for g, (f, _) in zip(grids, shapes, strict=True)])[:, None]
+        self.grid = torch.cat([g.repeat(f, 1) for g, (f, _) in zip(grids, shapes, strict=True)])[:, None]
         self.time = time[self.frame_of_token][:, None]
         total = len(self.frame_of_token)
         # Rows of each clip's tokens, (frames, tokens a frame), and of its text behind all tokens.

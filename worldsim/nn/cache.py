@@ -5,7 +5,8 @@ slots does not matter and nothing moves when the window slides.
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
+from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ class RingCache:
     """Keys and values of the last `window` frames, the current one included, of a batch of sequences.
 
     Attributes:
-        keys: (blocks, B, N, window, H, D).
+        keys: (blocks, B, N, H, window, D).
         values: The same.
         frame: (B,) int64, index of the frame that the current slot belongs to; frames below it are in the past.
     """
@@ -30,14 +31,14 @@ class RingCache:
         cls, batch: int, *, blocks: int, tokens: int, window: int, heads: int, head_dim: int, like: Tensor
     ) -> Self:
         """A cache in which no frame has been seen."""
-        shape = (blocks, batch, tokens, window, heads, head_dim)
+        shape = (blocks, batch, tokens, heads, window, head_dim)
         frame = torch.zeros(batch, dtype=torch.int64, device=like.device)
         return cls(like.new_zeros(shape), like.new_zeros(shape), frame)
 
     @property
     def window(self) -> int:
         """Number of slots."""
-        return self.keys.shape[3]
+        return self.keys.shape[4]
 
     def clone(self) -> Self:
         """A copy that shares no memory."""
@@ -51,20 +52,30 @@ class RingCache:
         """The sequences at `index`, copied; an index may repeat."""
         return replace(self, keys=self.keys[:, index], values=self.values[:, index], frame=self.frame[index])
 
-    def put(self, block: int, k_BNHD: Tensor, v_BNHD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @cached_property
+    def _current(self) -> tuple[Any, Any, Tensor | None]:
+        """Rows and slots to write the current frame to, and the mask of seen slots (B * N, 1, 1, window)."""
+        ages = self.frame.tolist()
+        mask = None
+        if min(ages) < self.window - 1:
+            seen = torch.arange(self.window, device=self.frame.device) <= self.frame[:, None]
+            mask = seen[:, None].expand(-1, self.keys.shape[2], -1).flatten(0, 1)[:, None, None]
+        if len(set(ages)) == 1:  # the usual case, and far quicker to write
+            return slice(None), ages[0] % self.window, mask
+        return torch.arange(len(ages), device=self.frame.device), self.frame % self.window, mask
+
+    def put(self, block: int, k_BNHD: Tensor, v_BNHD: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Writes the current frame's keys and values in place.
 
         Returns:
-            All keys and values of the block, (B, N, window, H, D), and the mask (B * N, 1, 1, window) of seen slots.
+            All keys and values of the block, (B, N, window, H, D), and the mask (B * N, 1, 1, window) of seen slots, or
+            None if all have been seen.
         """
         keys, values = self.keys[block], self.values[block]
-        rows = torch.arange(len(self.frame), device=self.frame.device)
-        slot = self.frame % self.window
-        keys[rows, :, slot] = k_BNHD.to(keys.dtype)
-        values[rows, :, slot] = v_BNHD.to(values.dtype)
-        seen = torch.arange(self.window, device=slot.device) <= self.frame[:, None]
-        mask = seen[:, None].expand(-1, keys.shape[1], -1).flatten(0, 1)[:, None, None]
-        return keys.to(k_BNHD.dtype), values.to(v_BNHD.dtype), mask
+        rows, slot, mask = self._current
+        keys[rows, :, :, slot] = k_BNHD.to(keys.dtype)
+        values[rows, :, :, slot] = v_BNHD.to(values.dtype)
+        return keys.transpose(2, 3).to(k_BNHD.dtype), values.transpose(2, 3).to(v_BNHD.dtype), mask
 
     def fill(self, block: int, k_BFNHD: Tensor, v_BFNHD: Tensor, positions: Tensor) -> None:
         """Writes a run of past frames in place; keeps the last `window` of them.
@@ -79,5 +90,5 @@ class RingCache:
         rows = torch.arange(len(positions), device=positions.device)[:, None].expand_as(positions)
         real = positions >= 0
         rows, slots = rows[real], (positions % self.window)[real]
-        self.keys[block][rows, :, slots] = k[real].to(self.keys.dtype)
-        self.values[block][rows, :, slots] = v[real].to(self.values.dtype)
+        self.keys[block][rows, :, :, slots] = k[real].to(self.keys.dtype)
+        self.values[block][rows, :, :, slots] = v[real].to(self.values.dtype)

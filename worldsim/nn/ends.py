@@ -1,5 +1,8 @@
 """What stands before and after the blocks: features of the noise level, and the heads of reward and termination."""
 
+import math
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
@@ -8,10 +11,15 @@ LEVEL_FEATURES = 256
 
 def level_features(time: Tensor) -> Tensor:
     """(..., 256) sinusoidal features [cos, sin] of the noise time, longest period 1e4 (as in GLIDE and DiT)."""
-    half = LEVEL_FEATURES // 2
-    frequencies = torch.exp(-torch.arange(half, device=time.device, dtype=torch.float32) * (9.210340371976184 / half))
-    angles = time.float()[..., None] * frequencies
+    angles = time.float()[..., None] * _level_frequencies(time.device)
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(mode=False)  # a constant made while stepping must serve training too
+def _level_frequencies(device: torch.device) -> Tensor:
+    half = LEVEL_FEATURES // 2
+    return torch.exp(-torch.arange(half, device=device, dtype=torch.float32) * (math.log(1e4) / half))
 
 
 class Outcome(nn.Module):

@@ -14,38 +14,53 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
 
     Args:
         x: (..., D).
-        rotation: (..., 2, R), cosines and sines, broadcastable over the leading axes of x; R <= D / 2 pairs are
-            rotated, the rest of the axis passes through.
+        rotation: (..., R) from `rotation_by`, broadcastable over the leading axes of x; R <= D / 2 pairs are rotated,
+            the rest of the axis passes through.
     """
-    cos, sin = rotation.unbind(-2)
-    pairs = cos.shape[-1]
+    pairs = rotation.shape[-1] if rotation.is_complex() else rotation.shape[-1] // 2
     head, tail = x[..., : 2 * pairs], x[..., 2 * pairs :]
-    even, odd = head[..., 0::2], head[..., 1::2]
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+    if rotation.is_complex():  # one product instead of six
+        turned = torch.view_as_real(torch.view_as_complex(head.unflatten(-1, (-1, 2))) * rotation).flatten(-2)
+    else:
+        cos, sin = rotation.chunk(2, dim=-1)
+        even, odd = head[..., 0::2], head[..., 1::2]
+        turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
     return turned if tail.shape[-1] == 0 else torch.cat((turned, tail), dim=-1)
 
 
-def cos_sin(angles: Tensor, dtype: torch.dtype) -> Tensor:
-    """(..., R) float64 angles to the (..., 2, R) rotation that `rotate` takes."""
-    return torch.stack((angles.cos(), angles.sin()), dim=-2).to(dtype)
+def rotation_by(angles: Tensor, dtype: torch.dtype) -> Tensor:
+    """(..., R) float64 angles to the rotation that `rotate` applies to tensors of `dtype`.
+
+    Complex (..., R) where there is such a type, otherwise cosines and sines (..., 2 R).
+    """
+    if dtype in {torch.float32, torch.float64}:
+        return torch.polar(torch.ones_like(angles), angles).to(dtype.to_complex())
+    return torch.cat((angles.cos(), angles.sin()), dim=-1).to(dtype)
 
 
 def temporal_rotation(positions: Tensor, head_dim: int, *, base: float = 1e4, dtype: torch.dtype) -> Tensor:
-    """(..., 2, head_dim/2) rotation of integer frame positions (...)."""
-    frequencies = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=positions.device) / head_dim)
-    return cos_sin(positions.double()[..., None] * frequencies, dtype)
+    """Rotation of integer frame positions (...), of all head_dim / 2 pairs."""
+    frequencies = temporal_frequencies(head_dim, base=base, device=positions.device)
+    return rotation_by(positions.double()[..., None] * frequencies, dtype)
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # a constant made while stepping must serve training too
 def grid_rotation(
-    rows: int, columns: int, head_dim: int, kind: str, dtype: torch.dtype, device: torch.device
+    rows: int, columns: int, head_dim: int, kind: str, dtype: torch.dtype, device: torch.device, *, beside: int = 0
 ) -> Tensor:
-    """(rows * columns, 2, pairs) rotation of the patches of a frame, row by row; half of the pairs for each axis.
+    """Rotation of the tokens of a frame, (rows * columns + beside, ...): patches row by row, then tokens without place.
+
+    Half of the pairs turn with each image axis.
 
     Kinds:
         "axial": integer patch coordinates with base 100; sizes and aspect ratios may vary at will.
         "pixel": coordinates from -1 to 1 with frequencies from pi to 128 pi (Oasis' transformer).
     """
+    if beside:
+        patches = grid_rotation(rows, columns, head_dim, kind, dtype, device)
+        still = torch.zeros(beside, head_dim // 2, dtype=torch.float64, device=device)
+        return torch.cat((patches, rotation_by(still, dtype)))
     if kind == "pixel":
         return pixel_rotation(rows, columns, head_dim // 4, 128.0, dtype, device)
     half = head_dim // 2
@@ -55,10 +70,11 @@ def grid_rotation(
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # a constant made while stepping must serve training too
 def pixel_rotation(
     rows: int, columns: int, pairs: int, highest: float, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """(rows * columns, 2, 2 * pairs) rotation for coordinates from -1 to 1 on each axis, as Oasis uses.
+    """Rotation (rows * columns, ...) of patches by coordinates from -1 to 1 on each axis, as Oasis has them.
 
     Args:
         rows: Patches down.
@@ -68,20 +84,23 @@ def pixel_rotation(
         dtype: Of the result.
         device: Of the result.
     """
-    frequencies = torch.linspace(1.0, highest, pairs, dtype=torch.float64) * torch.pi
+    frequencies = pixel_frequencies(pairs, highest)
     y, x = (torch.linspace(-1.0, 1.0, n, dtype=torch.float64) for n in (rows, columns))
     return _both_axes(y, x, frequencies, dtype).to(device)
 
 
-def no_rotation(grid: Tensor) -> Tensor:
-    """(1, 2, R): the rotation by zero, for a token that has no place in the frame."""
-    still = torch.zeros_like(grid[:1])
-    still[:, 0] = 1.0
-    return still
+def temporal_frequencies(head_dim: int, *, base: float = 1e4, device: torch.device | None = None) -> Tensor:
+    """(head_dim / 2,) float64 radians a frame."""
+    return base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64, device=device) / head_dim)
+
+
+def pixel_frequencies(pairs: int, highest: float) -> Tensor:
+    """(pairs,) float64 radians for coordinates from -1 to 1."""
+    return torch.linspace(1.0, highest, pairs, dtype=torch.float64) * torch.pi
 
 
 def _both_axes(y: Tensor, x: Tensor, frequencies: Tensor, dtype: torch.dtype) -> Tensor:
     shape = (len(y), len(x), len(frequencies))
     angles_y = (y[:, None] * frequencies)[:, None].expand(shape)
     angles_x = (x[:, None] * frequencies)[None].expand(shape)
-    return cos_sin(torch.cat((angles_y, angles_x), dim=-1).flatten(0, 1), dtype)
+    return rotation_by(torch.cat((angles_y, angles_x), dim=-1).flatten(0, 1), dtype)

@@ -36,7 +36,7 @@ class VisionTransformer(nn.Module):
         return self.norm(x)
 
     def rotation(self, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """(N, 1, 2, pairs), to broadcast over heads."""
+        """(N, 1, ...), to broadcast over heads."""
         rows, columns = self.grid
         return pixel_rotation(rows, columns, self.pairs, rows * columns / 2, dtype, device)[:, None]
 
