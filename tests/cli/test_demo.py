@@ -94,7 +94,7 @@ def test_demo_writes_the_report_the_scores_and_the_videos(tiny_bounce, tmp_path,
     out = tmp_path / "deep" / "demo"
     text = "a red ball and a blue box"
     arguments = ["demo", "--checkpoint", str(tiny_bounce), "--cases", "1", "--frames", "10", "--text", text]
-    assert main([*arguments, "--no-room", "--out", str(out)]) == 0
+    assert main([*arguments, "--room-cases", "0", "--out", str(out)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {out / 'report.html'}"
     names = {p.name for p in out.iterdir()}
     videos = {f"bounce-1-{kind}.mp4" for kind in ("truth", "dream", "side-by-side")} | {"yours.mp4"}

@@ -47,7 +47,7 @@ class Options:
         seed: Everything random follows from it.
         cases: Fresh episodes to grade it on; 0 to see only your own input.
         frames: Frames of each, the given ones among them.
-        room: Show the shipped Room world too, where there is one.
+        room_cases: Fresh episodes of the shipped Room world, where there is one; 0 leaves it out.
     """
 
     checkpoint: str = "bounce"
@@ -57,26 +57,26 @@ class Options:
     seed: int = 0
     cases: int = 4
     frames: int = 48
-    room: bool = True
+    room_cases: int = 2
 
 
 def run(options: Options) -> None:
     """Rolls out, grades, writes the report, and says where it is."""
     _check(options)
     say = _Clock()
-    names = [options.checkpoint]
-    if options.room and options.cases and "room" in shipped() and "room" not in names:
-        names.append("room")
+    worlds = {options.checkpoint: options.cases}
+    if options.cases and options.room_cases and "room" in shipped():
+        worlds.setdefault("room", options.room_cases)
     sections: list[Section] = []
     scores: dict[str, Any] = {}
     with output_folder(options.out) as folder:
-        for number, name in enumerate(names):
+        for number, (name, cases) in enumerate(worlds.items()):
             simulator = load(name)
             say(f"loaded {name} ({simulator.fingerprint})")
             if number == 0:
                 sections += _own(simulator, options, folder, say)
-            if options.cases:
-                graded = _grade(name, simulator, options, say)
+            if cases:
+                graded = _grade(name, simulator, cases, options, say)
                 _write_videos(folder, graded, say)
                 sections += sections_of(graded, simulator)
                 scores[graded.world.title] = _plain(graded)
@@ -110,7 +110,8 @@ class _Clock:
 
 def _check(options: Options) -> None:
     alone = options.text is None and options.video is None
-    if options.cases < (1 if alone else 0) or options.frames < MIN_FRAMES or options.seed < 0:
+    too_few = options.cases < (1 if alone else 0) or options.room_cases < 0
+    if too_few or options.frames < MIN_FRAMES or options.seed < 0:
         raise ConfigError(
             expected=f"at least one case (or your own text or video), {MIN_FRAMES} frames, and a seed from 0",
             got=f"{options.cases} cases, {options.frames} frames, seed {options.seed}",
@@ -130,10 +131,10 @@ def _own(simulator: Simulator, options: Options, folder: Path, say: _Clock) -> l
     return [own_section(own, report)]
 
 
-def _grade(name: str, simulator: Simulator, options: Options, say: _Clock) -> Graded:
+def _grade(name: str, simulator: Simulator, count: int, options: Options, say: _Clock) -> Graded:
     world = WORLDS.get(name) or world_of(simulator)
     began = time.monotonic()
-    cases = make_cases(world, simulator, cases=options.cases, frames=options.frames, seed=options.seed)
+    cases = make_cases(world, simulator, cases=count, frames=options.frames, seed=options.seed)
     took = time.monotonic() - began
     say(
         f"recorded {len(cases)} fresh episodes of {world.env_id} and dreamt each from its first {GIVEN} frames "
