@@ -1,5 +1,6 @@
 """Evaluator of camera following: does the recovered camera go where it was told to?"""
 
+import cv2
 import numpy as np
 
 from eval.clip import Clip
@@ -14,6 +15,8 @@ from eval.score import Measurement, Unmeasurable, evaluator
 
 # Structure from motion builds no dependable model below this.
 SFM_SIDE = 192
+# Tracking by depth gains little from more pixels than this and slows with them.
+TRACKING_SIDE = 64
 _STILL_M, _STILL_RAD = 1e-3, 1e-3
 
 
@@ -44,8 +47,7 @@ def camera_following(clip: Clip, *, max_frames: int = 24) -> Measurement:
         if path_extent(poses) < _STILL_M and turn < _STILL_RAD:
             raise Unmeasurable("inapplicable", "the commanded camera stands still: a frozen picture would pass")
         if clip.truth.get("depth_m") is not None:
-            moving = movers(clip)
-            estimate, used = track(clip.frames, clip.truth["depth_m"], poses, K, None if moving is None else ~moving)
+            estimate, used = _by_depth(clip, poses, K)
             recovered, chosen, method, scale = used > 0, np.arange(len(clip)), "direct", "metric"
         else:
             estimate, recovered, chosen = _by_sfm(clip, K, max_frames)
@@ -59,6 +61,26 @@ def camera_following(clip: Clip, *, max_frames: int = 24) -> Measurement:
         )
     standing = path_error(truth, np.repeat(truth[:1], len(truth), axis=0), scale="metric")
     return _measurement(error, standing, recovered, chosen, len(clip), method)
+
+
+def _by_depth(clip: Clip, poses: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tracks at a shorter side of about `TRACKING_SIDE`, frames and inverse depths averaged over blocks of pixels."""
+    depth_m, moving = clip.truth["depth_m"], movers(clip)
+    height, width = clip.frames.shape[1:3]
+    step = max(1, min(height, width) // TRACKING_SIDE)
+    rows, columns = height // step, width // step
+
+    def blocks(stack: np.ndarray) -> np.ndarray:
+        cut = stack[:, : rows * step, : columns * step]
+        return np.stack([cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA) for image in cut])
+
+    known = np.isfinite(depth_m) & (depth_m > 0)
+    # Averages of inverse depth are exact on planes; a block with an unknown pixel is unknown.
+    inverse = blocks(np.where(known, 1.0 / np.where(known, depth_m, 1.0), 0.0))
+    whole = blocks(known.astype(np.float32)) == 1.0
+    depth = np.divide(1.0, inverse, out=np.zeros_like(inverse), where=whole)
+    still = None if moving is None else blocks(moving.astype(np.float32)) == 0.0
+    return track(blocks(clip.frames), depth, poses, np.diag([1 / step, 1 / step, 1.0]) @ K, still)
 
 
 def _by_sfm(clip: Clip, K: np.ndarray, max_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

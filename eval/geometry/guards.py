@@ -8,13 +8,15 @@ import numpy as np
 
 from eval.clip import Clip
 from eval.errors import MeasureError
-from eval.geometry.depth import FLOW_SIDE
+from eval.geometry.depth import FLOW_SIDE, dense_flow, flow_margin_px, unexplained_levels
 from eval.score import Unmeasurable
 
 # Root mean square gradient (grey levels per pixel, at a shorter side of 256) from which a shift of half a pixel changes
 # the picture by more than 8-bit rounding and codec noise do.
 TEXTURE_LEVELS_PER_PX = 2.0
 _TEXTURE_WINDOW = 9
+# Pixels are tested where noise leaves their flow certain to this, at a shorter side of 256.
+CERTAIN_PX = 0.5
 # A frame with less of the first frame's high-frequency energy than this is too blurred for its matches to count.
 MIN_DETAIL = 0.2
 # Share of the picture below which a comparison does not stand for the frame.
@@ -62,6 +64,28 @@ def texture_energy(frame: np.ndarray) -> np.ndarray:
 def textured(*frames: np.ndarray) -> np.ndarray:
     """Where any of the pictures has texture, (H, W) bool: a pixel that lost it on the way stays in the denominator."""
     return np.maximum.reduce([texture_energy(f) for f in frames]) > TEXTURE_LEVELS_PER_PX
+
+
+def least_texture(frames: np.ndarray, *, pairs: int = 8) -> float:
+    """Texture that a pixel needs for flow to be certain to half a pixel under the video's own noise.
+
+    The noise is what remains of neighbouring frames after undoing the flow between them, in the best of a few pairs:
+    the sensor's noise is in all of them, changes of the world only in some.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        pairs: How many pairs of neighbours to look at.
+
+    Returns:
+        In the unit of `texture_energy`, at least `TEXTURE_LEVELS_PER_PX`.
+    """
+    everywhere = np.ones(frames.shape[1:3], bool)
+    found = []
+    for i in spread(len(frames) - 1, pairs):
+        a, b = frames[i], frames[i + 1]
+        found.append(unexplained_levels(a, b, dense_flow(a, b), everywhere))
+    margin_at_one = float(flow_margin_px(min(found, default=0.0), np.ones(1))[0])
+    return max(TEXTURE_LEVELS_PER_PX, margin_at_one / CERTAIN_PX)
 
 
 def detail_kept(greys: np.ndarray) -> np.ndarray:

@@ -25,9 +25,8 @@ from eval.geometry.pose import check_intrinsics, check_poses
 from eval.score import Measurement, Unmeasurable, evaluator
 from eval.uncertainty import standard_error
 
-# Flow beyond the margin of noise that counts, pixels at a shorter side of 256; with the margin of a clean picture it is
-# about half a pixel. Noise excuses no more than a pixel, or pictures that match nowhere would pass.
-THRESHOLD_PX, MAX_MARGIN_PX = 0.25, 1.0
+# Noise excuses no more flow than this, or pictures that match nowhere would pass; pixels at a shorter side of 256.
+MAX_MARGIN_PX = 1.0
 # A surface is compared between views that show it at up to this ratio of sizes.
 MAX_MAGNIFICATION = 1.3
 # Commanded image motion below which a frozen picture could not be told from a true one.
@@ -83,8 +82,20 @@ def views(clip: Clip) -> tuple[list[View], np.ndarray]:
     return made, check_intrinsics(truth["K"])
 
 
-def check_pair(target: View, source: View, K: np.ndarray) -> PairCheck | None:
-    """Warps `source` to `target` and measures what still moves; None if they share less than `MIN_TESTED`."""
+def check_pair(
+    target: View, source: View, K: np.ndarray, *, least_texture: float = guards.TEXTURE_LEVELS_PER_PX
+) -> PairCheck | None:
+    """Warps `source` to `target` and measures what still moves.
+
+    Args:
+        target: The view to which is warped.
+        source: The view that is warped.
+        K: (3, 3), pixels.
+        least_texture: What a tested pixel needs, see `eval.geometry.guards.least_texture`.
+
+    Returns:
+        None if the views share less than `MIN_TESTED` of the picture.
+    """
     found = correspond(target, source, K)
     if found.visible.mean() < guards.MIN_TESTED:
         return None
@@ -95,7 +106,7 @@ def check_pair(target: View, source: View, K: np.ndarray) -> PairCheck | None:
     filled = np.where(found.visible[..., None], warped, target.frame)
     flow = dense_flow(filled, target.frame)
     energy = np.maximum(texture_energy(target.frame), texture_energy(filled))
-    tested = found.visible & alike & (energy > guards.TEXTURE_LEVELS_PER_PX)
+    tested = found.visible & alike & (energy > least_texture)
     noise = unexplained_levels(filled, target.frame, flow, tested)
     return PairCheck(
         flow_px=np.where(found.visible, np.linalg.norm(flow, axis=2), np.float32(np.nan)),
@@ -121,7 +132,7 @@ def commanded_motion_px(found: Correspondence) -> float:
     claims=("camera_wobble", "texture_swim_room", "object_popping", "scale_drift", "ignored_actions"),
 )
 def residual_flow(
-    clip: Clip, *, threshold_px: float = THRESHOLD_PX, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
+    clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
 ) -> Measurement:
     """Share of pixels that still move after warping by the commanded depth and camera.
 
@@ -163,7 +174,7 @@ def residual_flow(
     claims=("texture_swim_object", "object_popping"),
 )
 def object_flow(
-    clip: Clip, *, threshold_px: float = THRESHOLD_PX, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
+    clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
 ) -> Measurement:
     """As `residual_flow`, on the pixels of objects alone: sees popping and swimming of small things.
 
@@ -231,7 +242,8 @@ def _check(clip: Clip, gaps: tuple[int, ...], max_pairs: int) -> dict[tuple[int,
         seen, K = views(clip)
         pairs = [(i, i + gap) for gap in gaps for i in range(len(clip) - gap)]
         pairs = [pairs[i] for i in guards.spread(len(pairs), max_pairs)]
-        return {(a, b): check_pair(seen[b], seen[a], K) for a, b in pairs}
+        needed = guards.least_texture(clip.frames)
+        return {(a, b): check_pair(seen[b], seen[a], K, least_texture=needed) for a, b in pairs}
 
 
 def _require_motion(checks: dict[tuple[int, int], PairCheck | None]) -> None:
@@ -248,7 +260,7 @@ def _summary(
     """Mean over the pairs that test at least the share `least` of the picture."""
     tested = {pair: c for pair, c in checks.items() if c is not None and c.tested.any() and c.tested.mean() >= least}
     if not tested:
-        raise Unmeasurable("insufficient", "too little texture to see a shift of half a pixel")
+        raise Unmeasurable("insufficient", "too little texture, for its noise, to see a shift of half a pixel")
     shares = {pair: check.share_above(threshold_px) for pair, check in tested.items()}
     per_frame = frame_means(shares, len(clip))
     value = float(np.mean(list(shares.values())))

@@ -11,7 +11,7 @@ from eval.geometry import guards
 from eval.geometry.convention import Misfit, require_convention
 from eval.geometry.depth import flow_margin_px
 from eval.geometry.epipolar import fundamental_from_poses, symmetric_epipolar_distance
-from eval.geometry.known_depth import MAX_MARGIN_PX, OFFENDING_SHARE, STILL_PX, THRESHOLD_PX, frame_means
+from eval.geometry.known_depth import MAX_MARGIN_PX, OFFENDING_SHARE, STILL_PX, frame_means
 from eval.geometry.matching import Features, detect, match
 from eval.geometry.parallax import transfer_error
 from eval.geometry.planesweep import Explained, Neighbour, explain, hidden, hypotheses
@@ -82,6 +82,7 @@ def sweep_clip(
     inverse_depths = hypotheses(near_m, far_m, planes)
     found: dict[int, tuple[list[tuple[int, Neighbour]], Explained]] = {}
     reach = max(offsets)
+    needed = guards.least_texture(frames)
 
     def solve(target: int) -> None:
         around = [target + sign * offset for offset in offsets for sign in (-1, 1)]
@@ -104,7 +105,7 @@ def sweep_clip(
         neighbours, explained = found[target]
         energy = guards.texture_energy(frames[target])
         for index, (source, neighbour) in enumerate(neighbours):
-            tested = explained.inside[index] & (energy > guards.TEXTURE_LEVELS_PER_PX)
+            tested = explained.inside[index] & (energy > needed)
             tested &= ~hidden(explained, index, neighbour, found[source][1].inverse_depth, K)
             if left_out is not None:
                 tested &= ~left_out[target]
@@ -145,7 +146,7 @@ def movers(clip: Clip) -> np.ndarray | None:
 def plane_sweep(
     clip: Clip,
     *,
-    threshold_px: float = THRESHOLD_PX,
+    threshold_px: float = 0.25,
     offsets: tuple[int, ...] = (1, 2),
     near_m: float = 0.25,
     far_m: float = 12.0,
@@ -177,7 +178,9 @@ def plane_sweep(
         )
         shares, tested, pairs = _tally(swept, threshold_px)
         if not shares:
-            raise Unmeasurable("insufficient", "too little texture or overlap to compare neighbouring frames")
+            raise Unmeasurable(
+                "insufficient", "too little overlap, or too little texture for its noise, to compare frames"
+            )
         per_frame = frame_means(shares, len(clip))
         value = float(np.mean(list(shares.values())))
 

@@ -1,5 +1,6 @@
 """`worldsim validate`: measure the evaluators' own accuracy and write their validity cards."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,11 +13,11 @@ from eval import Suite
 from eval.cards import CARDS_DIR, Card, load_card
 from eval.judging import Requirements, make_card, save_card
 from eval.score import Evaluator
-from eval.validity import measure
-from worldsim.cli.planted import FIRST_HELD_OUT_SEED, build, jobs
+from eval.validity import Case, measure
+from worldsim.cli import planted, planted_room
+from worldsim.cli.planted import FIRST_HELD_OUT_SEED
 from worldsim.errors import ConfigError
 
-MODES = {"bounce": "pixels", "room": "truth"}
 SUITES = {"bounce": "physics", "room": "geometry"}
 # Statistics of the picture alone: near ½ on pairs that are matched in appearance.
 BASELINES = ("flicker", "blur", "freeze")
@@ -31,7 +32,7 @@ class Options:
         evaluators: Only these, separated by commas; all of the world's suite by default.
         pairs: Seeds of each violation; 30 or more for cards that count.
         lawful: Lawful clips for the rate of false alarms.
-        size: Side of the frames in pixels.
+        size: Side of the frames in pixels; Room adds 128 and 256 on a third of the seeds.
         first_seed: Seeds from here on; those below are for development.
         workers: Processes.
         out: Folder for the cards; the package's own by default.
@@ -56,13 +57,7 @@ def run(options: Options) -> None:
     console = Console()
     judged = Suite.of(options.evaluators.split(",") if options.evaluators else SUITES[options.world])
     suite = Suite.of([*(e.name for e in judged.evaluators), *BASELINES])
-    planned = jobs(
-        options.world,
-        pairs=options.pairs,
-        lawful=options.lawful,
-        size=options.size,
-        first_seed=options.first_seed,
-    )
+    planned, build = _plan(options)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("measuring", total=len(planned))
         trials = measure(
@@ -73,10 +68,10 @@ def run(options: Options) -> None:
             out=options.work,
             progress=lambda done: bar.update(task, completed=done),
         )
-    mode = MODES[options.world]
     requirements = Requirements(pairs=min(Requirements.pairs, options.pairs))
     cards = [
-        (e, make_card(e, trials, mode=mode, baselines=BASELINES, requirements=requirements)) for e in judged.evaluators
+        (e, make_card(e, trials, mode=_mode(options, e), baselines=BASELINES, requirements=requirements))
+        for e in judged.evaluators
     ]
     console.print(_table(cards, requirements))
     if options.check:
@@ -85,6 +80,21 @@ def run(options: Options) -> None:
     for _, card in cards:
         save_card(card, options.out)
     console.print(f"{len(cards)} cards in {options.out}, {sum(c.passed for _, c in cards)} pass")
+
+
+def _plan(options: Options) -> tuple[list[planted.Job], Callable[[planted.Job], list[Case]]]:
+    """Jobs and what makes cases of them."""
+    if options.world == "room":
+        return planted_room.jobs(
+            pairs=options.pairs, size=options.size, first_seed=options.first_seed
+        ), planted_room.build
+    asked = {"pairs": options.pairs, "lawful": options.lawful, "size": options.size, "first_seed": options.first_seed}
+    return planted.jobs(options.world, **asked), planted.build
+
+
+def _mode(options: Options, evaluator: Evaluator) -> str:
+    """The mode that decides an evaluator's card."""
+    return planted_room.deciding_mode(evaluator.name, options.size) if options.world == "room" else "pixels"
 
 
 def _compare(cards: list[tuple[Evaluator, Card]]) -> None:

@@ -1,0 +1,135 @@
+"""Cases for `worldsim validate --world room`: planted violations of geometry, nuisances, degenerate clips, by size.
+
+Evaluators are given all truth and take from it what they need. Cards are decided at the size for which an evaluator is
+made: 64 pixels where depth or camera are known, 256 where sparse matching finds the geometry.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from envs.room.violations import RECIPES, pair
+from envs.violations import PIXEL_NUISANCES, Record, nuisance
+from eval import Clip
+from eval.validity import Case, Variant, degenerate
+from worldsim.cli.planted import NUISANCE_LEVEL, SEVERITIES, Job
+
+SIZES = {128: 4, 256: 2}
+"""Sizes beside the one that was asked for, on one in so many of its seeds; matching is judged at the largest."""
+
+MATCHING = ("tsed", "epipolar_magsac", "sfm")
+FRAMES, LARGE_FRAMES, LOOK_AWAY_FRAMES = 16, 10, 32
+WOBBLE = 0.02
+"""Of the frame's side, the standard deviation of `frame_wobble` at severity 1."""
+
+TRUTH = ("depth_m", "segmentation", "world_from_camera", "K", "world_from_object")
+
+
+def deciding_mode(evaluator: str, size: int) -> str:
+    """The mode in which an evaluator's claims are judged."""
+    return mode_of(max(SIZES) if evaluator in MATCHING else size)
+
+
+def mode_of(size: int) -> str:
+    """How cards name a size."""
+    return f"{size} px"
+
+
+def jobs(*, pairs: int, size: int, first_seed: int) -> list[Job]:
+    """`pairs` seeds of each violation and of the nuisances at one size, fewer at each of `SIZES`.
+
+    Looking away takes many frames and is measured at the first size alone.
+    """
+    names = [n for n in (*RECIPES, *EXTRA) if n != "impossible_support"]
+    planned = []
+    for side, seeds in [(size, pairs), *((s, -(-pairs // part)) for s, part in SIZES.items() if s != size)]:
+        shown = [n for n in names if side == size or n != "world_forgotten"]
+        planned += [Job("room", "violation", n, first_seed + s, side) for n in shown for s in range(seeds)]
+        planned += [Job("room", "nuisance", "", first_seed + s, side) for s in range(seeds)]
+    return planned
+
+
+def build(job: Job) -> list[Case]:
+    """The case of a job."""
+    mode = mode_of(job.size)
+    if job.kind == "violation":
+        made = [(s, *_pair(job, s)) for s in SEVERITIES]
+        variants = [
+            Variant(kind="violation", name=job.name, severity=s, clip=_clip(violated)) for s, _, violated in made
+        ]
+        return [Case(mode=mode, seed=job.seed, lawful=_clip(made[0][1]), variants=tuple(variants))]
+    lawful = _lawful(job)
+    clip = _clip(lawful)
+    changed = [*_nuisances(job, lawful), *degenerate(clip, np.random.default_rng(job.seed))]
+    return [Case(mode=mode, seed=job.seed, lawful=clip, variants=tuple(_with_truth(v, clip) for v in changed))]
+
+
+def _pair(job: Job, severity: float) -> tuple[Record, Record]:
+    size = (job.size, job.size)
+    if job.name in EXTRA:
+        return EXTRA[job.name](job.seed, severity, size)
+    frames = LOOK_AWAY_FRAMES if job.name == "world_forgotten" else _frames(job.size)
+    return pair(job.name, job.seed, severity, size=size, num_frames=frames)
+
+
+def _lawful(job: Job, motion: str = "rest") -> Record:
+    """A lawful recording along one of the paths, in turn; the look away is long enough to leave the view."""
+    paths = ("dolly", "orbit") if job.size in SIZES else ("dolly", "orbit", "look_away")
+    path = paths[job.seed % len(paths)]
+    frames = LOOK_AWAY_FRAMES if path == "look_away" else _frames(job.size)
+    env = {"factors": {"motion": motion}}
+    return pair(
+        "camera_wobble", job.seed, 0.0, size=(job.size, job.size), num_frames=frames, camera_path=path, env=env
+    )[0]
+
+
+def _frames(size: int) -> int:
+    return LARGE_FRAMES if size in SIZES else FRAMES
+
+
+def _nuisances(job: Job, lawful: Record) -> list[Variant]:
+    rng = np.random.default_rng(job.seed)
+    changed = {n: nuisance(n, lawful, NUISANCE_LEVEL, rng) for n in (*PIXEL_NUISANCES, "start_offset")}
+    # Solids that fall and roll: their motion is known, and must be followed or masked.
+    changed["movers"] = _lawful(job, motion="mixed")
+    return [
+        Variant(kind="nuisance", name=name, severity=NUISANCE_LEVEL, clip=_clip(record))
+        for name, record in changed.items()
+    ]
+
+
+def _with_truth(variant: Variant, lawful: Clip) -> Variant:
+    """Degenerate clips keep the commanded segmentation too: here it is no evidence but a command."""
+    if variant.kind != "degenerate":
+        return variant
+    return replace(variant, clip=replace(variant.clip, truth=lawful.truth))
+
+
+def _clip(record: Record) -> Clip:
+    truth = {k: np.asarray(record.truth[k]) for k in TRUTH}
+    return Clip(frames=record.frames, fps=record.fps, truth=truth, actions=record.actions, text=record.text)
+
+
+# --- violations of the picture, whatever the world --------------------------------------------------------------------
+
+
+def frame_wobble(seed: int, severity: float, size: tuple[int, int]) -> tuple[Record, Record]:
+    """Every frame after the first is bent by a smooth field of its own: no rigid scene explains the video."""
+    lawful, _ = pair(
+        "camera_wobble", seed, 0.0, size=size, num_frames=_frames(min(size)), camera_path=("dolly", "orbit")[seed % 2]
+    )
+    rng = np.random.default_rng(seed)
+    bent = [lawful.frames[0]]
+    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    for frame in lawful.frames[1:]:
+        knots = rng.normal(0.0, WOBBLE * min(size), (6, 6, 2)).astype(np.float32) * np.float32(severity)
+        field = cv2.resize(knots, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
+        bent.append(
+            cv2.remap(frame, x + field[..., 0], y + field[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        )
+    return lawful, replace(lawful, frames=np.stack(bent), onset=1, name="frame_wobble", severity=severity)
+
+
+EXTRA: dict[str, Callable[[int, float, tuple[int, int]], tuple[Record, Record]]] = {"frame_wobble": frame_wobble}
