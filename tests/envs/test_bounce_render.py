@@ -22,9 +22,7 @@ def coverage(frame, colour="blue"):
     return ((frame.astype(float) - BACKGROUND) @ span) / (span @ span)
 
 
-@given(
-    st.floats(1.0, 9.0), st.floats(1.0, 9.0), st.floats(0.7, 1.0), st.sampled_from([(64, 64), (48, 96), (120, 80)])
-)
+@given(st.floats(1.0, 9.0), st.floats(1.0, 9.0), st.floats(0.7, 1.0), st.sampled_from([(64, 64), (48, 96), (120, 80)]))
 @settings(max_examples=80, deadline=None)
 def test_the_centroid_of_a_disc_is_exact_to_a_twentieth_of_a_pixel(x, y, radius, size):
     drawing = Renderer([solid(radius=radius)], size).draw(np.array([[x, y]]), np.zeros(1))
