@@ -4,6 +4,7 @@ A plane, a distant scene or a camera that only turns is explained by a homograph
 and epipolar errors mean nothing (Torr, "An assessment of information criteria for motion model selection", CVPR 1997).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -45,12 +46,13 @@ def two_view(points_a: np.ndarray, points_b: np.ndarray, *, threshold_px: float 
     """
     if len(points_a) < MIN_MATCHES:
         return None
-    F, _ = cv2.findFundamentalMat(points_a, points_b, cv2.USAC_MAGSAC, threshold_px, 0.999, 10000)
-    H, _ = cv2.findHomography(points_a, points_b, cv2.USAC_MAGSAC, threshold_px, maxIters=10000, confidence=0.999)
+    F = _fitted(lambda: cv2.findFundamentalMat(points_a, points_b, cv2.USAC_MAGSAC, threshold_px, 0.999, 10000)[0])
+    H = _fitted(
+        lambda: cv2.findHomography(points_a, points_b, cv2.USAC_MAGSAC, threshold_px, maxIters=10000, confidence=0.999)[
+            0
+        ]
+    )
     motion = float(np.median(np.linalg.norm(points_b - points_a, axis=1)))
-    # USAC reports several stacked solutions or an empty matrix on degenerate input.
-    F = F if F is not None and F.shape == (3, 3) and np.isfinite(F).all() and np.any(F) else None
-    H = H if H is not None and H.shape == (3, 3) and np.isfinite(H).all() else None
     error_F = np.full(len(points_a), np.inf) if F is None else sampson_distance(points_a, points_b, F)
     error_H = np.full(len(points_a), np.inf) if H is None else transfer_error(points_a, points_b, H)
     return TwoView(
@@ -61,6 +63,18 @@ def two_view(points_a: np.ndarray, points_b: np.ndarray, *, threshold_px: float 
         has_parallax=gric(error_F, dimension=3, parameters=7) < gric(error_H, dimension=2, parameters=8),
         motion_px=motion,
     )
+
+
+def _fitted(fit: Callable[[], np.ndarray | None]) -> np.ndarray | None:
+    """The matrix of a robust fit; None where there is none.
+
+    On matches without any common model USAC reports an empty matrix, several stacked ones, or fails an assertion.
+    """
+    try:
+        found = fit()
+    except cv2.error:
+        return None
+    return found if found is not None and found.shape == (3, 3) and np.isfinite(found).all() and found.any() else None
 
 
 def transfer_error(points_a: np.ndarray, points_b: np.ndarray, H: np.ndarray) -> np.ndarray:

@@ -71,7 +71,10 @@ def require_parallax(fits: list[TwoView | None]) -> list[TwoView]:
         raise Unmeasurable("insufficient", f"no pair has {MIN_MATCHES} SIFT matches")
     moving = [fit for fit in matched if fit.motion_px >= STILL_PX]
     if not moving:
-        raise Unmeasurable("inapplicable", "nothing moves: a frozen picture would pass")
+        raise Unmeasurable(
+            "inapplicable",
+            "most matches stand still (a frozen picture, a standing camera, an overlay): nothing is tested",
+        )
     if not any(fit.has_parallax for fit in moving):
         raise Unmeasurable(
             "insufficient", "not enough parallax: a homography explains the matches (plane, distant scene or pure turn)"

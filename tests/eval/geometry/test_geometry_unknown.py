@@ -65,6 +65,18 @@ def test_frames_that_lose_their_detail_count_as_unmatched(large):
     assert score.value < epipolar_magsac(Clip(frames=large.frames, fps=10), gap_s=0.1).value
 
 
+def test_matches_without_a_model_are_all_outliers():
+    rng = np.random.default_rng(0)
+    for count in (16, 17, 40):
+        fit = two_view(rng.uniform(0, 100, (count, 2)), rng.uniform(0, 100, (count, 2)))
+        assert fit is not None
+        assert fit.inliers.mean() < 0.9
+    # Degenerate on purpose: all partners coincide, which OpenCV answers with an exception or an empty matrix.
+    same = two_view(rng.uniform(0, 100, (20, 2)), np.full((20, 2), 50.0))
+    assert same is not None
+    assert same.inliers.shape == (20,)
+
+
 def test_gric_prefers_the_model_that_generated_the_matches():
     rng = np.random.default_rng(0)
     a = rng.uniform(0, 256, (100, 2))
