@@ -15,7 +15,7 @@ from eval.clip import Clip
 from eval.physics.agent import Agent
 from eval.physics.contacts import MIN_FLIGHT, Contact, contacts
 from eval.physics.evidence import Evidence, log_p_above
-from eval.physics.flights import MIN_FIT, Flight, fit
+from eval.physics.flights import ALIAS_SHARE, MIN_FIT, Flight, fit
 from eval.physics.motion import Motion, motion
 from eval.physics.tracks import Tracks
 from eval.physics.verdict import UNIT, verdict
@@ -26,8 +26,6 @@ APPROACH_Z = 6.0
 SLIDE_FRAMES = 6
 TOUCH_PX = 1.0
 LEVEL_RAD = 0.04
-# Of the fastest turn that the frame rate can tell from its opposite.
-ALIAS_SHARE = 0.6
 # Turning by more than this while sliding is rolling or toppling, not friction alone.
 SLIDE_TURN_RAD = 0.1
 
@@ -59,7 +57,13 @@ def momentum(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     return verdict(evidence, len(clip), _coverage(found, pairs), contacts=len(pairs))
 
 
-@evaluator("energy", suite="physics", unit=UNIT, better="lower", claims=("energy_gain", "time_reversal"))
+@evaluator(
+    "energy",
+    suite="physics",
+    unit=UNIT,
+    better="lower",
+    claims=("collision_gain", "energy_gain_at_wall", "time_reversal"),
+)
 def energy(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     """Contacts and free flight may lose mechanical energy but never gain it.
 

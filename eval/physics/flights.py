@@ -13,14 +13,17 @@ from numpy.typing import ArrayLike
 from eval.physics.evidence import log_p_chi2
 from eval.physics.tracks import Tracks
 
-# Both gaps beside an interval are read from whole pixels, each too large by up to one.
-GAP_ERROR_PX = 2.0
+# Both gaps beside an interval are read from whole pixels, each too large by up to three quarters of one.
+GAP_ERROR_PX = 1.5
 # Edges towards the frame are read to a fraction of a pixel.
 EDGE_ERROR_PX = 0.8
+# Of the fastest turn that the frame rate can tell from its opposite.
+ALIAS_SHARE = 0.6
 MIN_FIT = 4
 AGREEMENT_Z = 4.0
 # Flights that differ more significantly than this are two.
 JOIN_LOG_P = np.log(0.01)
+SHORT_GAP_FRAMES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,12 +145,12 @@ def nearness(tracks: Tracks) -> Nearness:
     way = _neighbours_max(np.linalg.norm(step, axis=-1)) + slack
     scenery = around.scenery_px[:-1] + around.scenery_px[1:] <= way + GAP_ERROR_PX
     # Towards a side of the frame only motion across it counts, between two objects only relative motion.
-    across = _neighbours_max(np.abs(step))[..., [0, 0, 1, 1]] + slack[:, None]
+    across = _neighbours_max(np.abs(step))[..., [0, 0, 1, 1]] + slack[..., None]
     # Not seen (NaN) is not near; such intervals are not free for want of wholeness.
     border = edge[:-1] + edge[1:] <= across + EDGE_ERROR_PX
     relative = _neighbours_max(np.linalg.norm(step[:, :, None] - step[:, None, :], axis=-1))
     between = around.between_px[:-1] + around.between_px[1:]
-    objects = between <= relative + slack[:, None] + slack[None, :] + GAP_ERROR_PX
+    objects = between <= relative + slack[:, :, None] + slack[:, None, :] + GAP_ERROR_PX
     objects &= ~np.eye(len(tracks), dtype=bool)
     whole = tracks.whole[:-1] & tracks.whole[1:]
     free = whole & ~scenery & ~border.any(axis=-1) & ~objects.any(axis=-1)
@@ -183,8 +186,11 @@ def _joined(found: list[Flight]) -> list[Flight]:
 
 
 def _continues(a: Flight, b: Flight) -> bool:
-    """Whether one parabola fits both flights as well as two; never so for two flights too short to tell."""
-    if max(len(a), len(b)) <= MIN_FIT:
+    """Whether one parabola fits both flights as well as two; never so if too short or too far apart to tell."""
+    few, many = sorted((len(a), len(b)))
+    long_gap = b.start - a.stop + 1 > SHORT_GAP_FRAMES
+    # With few points and a long gap, another acceleration can pass for another velocity.
+    if many < MIN_FIT + 2 or (long_gap and few < MIN_FIT + 2):
         return False
     times, points = np.concatenate([a.times, b.times]), np.concatenate([a.points, b.points])
     apart = [fit(f.times, f.points, f.sigma).chi2 if len(f) >= 3 else 0.0 for f in (a, b)]
@@ -215,17 +221,25 @@ def common(values: ArrayLike, variances: ArrayLike) -> Gravity:
 
 
 def _swing(tracks: Tracks) -> np.ndarray:
-    """(N,) px: by how much more than its edges tell an object may have reached out, on both sides of an interval.
+    """(T-1, N) px: by how much more than its edges tell an object may have reached out, on both sides of an interval.
 
-    A turning outline reaches further between frames than in them; at most as far as it ever does.
+    A turning outline reaches further between frames than in them: no further than it ever does, nor than its corners
+    move within the interval, where the turn is slow enough to be read.
     """
     left, right, top, bottom = np.moveaxis(tracks.extent_px, -1, 0)
     x, y = np.moveaxis(tracks.centroid_px, -1, 0)
     reach = np.stack([x - left, right - x, y - top, bottom - y], axis=-1)
     reach = np.where(tracks.whole[..., None], reach, np.nan)
-    seen = tracks.whole.any(axis=0)
-    swing = np.zeros(len(tracks))
-    swing[seen] = 2.0 * np.max(np.nanmax(reach[:, seen], axis=0) - np.nanmin(reach[:, seen], axis=0), axis=-1)
+    swing = np.zeros((len(reach) - 1, len(tracks)))
+    for k in np.flatnonzero(tracks.whole.any(axis=0)):
+        furthest, nearest = np.nanmax(reach[:, k], axis=0), np.nanmin(reach[:, k], axis=0)
+        swing[:, k] = 2.0 * np.max(furthest - nearest)
+        if tracks.fold[k] > 0:
+            turn = np.abs(np.diff(tracks.turn_rad[:, k]))
+            limit = ALIAS_SHARE * np.pi / tracks.fold[k]
+            known = np.where(np.isfinite(turn), turn, limit)
+            corners = float(furthest.max()) * _neighbours_max(np.maximum(known, np.roll(known, 1)))
+            swing[:, k] = np.where(np.nanmax(turn, initial=0.0) < limit, np.minimum(swing[:, k], corners), swing[:, k])
     return swing
 
 

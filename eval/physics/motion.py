@@ -105,6 +105,8 @@ def _cached(key: ClipKey, agent: Agent) -> Motion | Unmeasurable:
 
 def _read(clip: Clip, agent: Agent) -> Motion:
     tracks = planar_track(clip)
+    if tracks.around.scenery is None:
+        raise Unmeasurable("insufficient", "the background is textured: what objects may touch cannot be told from it")
     driven = agent_of(clip, tracks, agent)
     near = nearness(tracks)
     found = [f for f in flights(tracks, near) if f.item != driven]

@@ -5,8 +5,8 @@ Two ways, tried in this order:
 * *Colours*. Pixels whose four neighbours look alike vote for the clip's palette; every other pixel is the best mixture
   of two palette colours nearby (an anti-aliased edge). The most frequent colour is the background; coloured regions
   that never move are scenery (walls, ramps, pins, occluders), the others are objects.
-* *Motion*. Where flat colours do not explain the picture but the camera is still: what differs from the median frame.
-  Nothing is known about scenery then.
+* *Motion*. Where flat colours do not explain the picture: what differs from the median frame, after the camera's
+  motion is taken out where it moves. Nothing is known about scenery then.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from eval.physics.points import stabilised
 from eval.score import Unmeasurable
 
 # Distance in RGB (0-255 levels) below which two flat colours are one; anti-aliasing, codecs and decoders of learned
@@ -23,12 +24,16 @@ from eval.score import Unmeasurable
 COLOUR_RADIUS = 26.0
 FLAT_TOLERANCE = 10.0
 MAX_COLOURS = 24
+# Beyond, colours that lie 4.5 standard deviations of noise apart are few.
+MAX_NOISE_LEVELS = 15.0
 MAX_OBJECTS = 64
-MIN_AREA_PX = 5
+MIN_AREA_PX = 8
 # Pixel noise in levels that doubles the least area: noise makes blobs.
 NOISE_UNIT = 8.0
-# An object has flat pixels of its own colour; a blob without is a mixture of its surroundings, or noise.
-CORE_SHARE = 0.1
+# Texture that does not quite fit makes small blobs.
+MIN_MOVING_PX = 16
+# An object shows its own colour; a blob that hardly does is a mixture of its surroundings, or noise.
+CORE_SHARE = 0.3
 # Share of pixels that the palette must explain before it is believed.
 EXPLAINED_SHARE = 0.94
 # Share of pixels that may leave the median frame before "still camera" is not believed.
@@ -43,7 +48,7 @@ class Segmentation:
 
     Attributes:
         regions: (T, H, W) int16; 0 background or scenery, 1... the regions of that frame, numbered per frame.
-        source: How the regions were found.
+        source: How the regions were found; by "motion" they may be in the view of the stabilised camera.
         noise_levels: Standard deviation of the pixel noise in 0-255 levels.
     """
 
@@ -56,29 +61,42 @@ def segment(frames: np.ndarray) -> Segmentation:
     """Finds candidate objects in every frame of uint8 (T, H, W, 3).
 
     Raises:
-        Unmeasurable: If the camera moves and flat colours do not explain the picture, if nothing ever differs from the
-            background, or if there are too many regions to be objects.
+        Unmeasurable: If neither way applies, if nothing ever differs from the background, or if there are too many
+            regions to be objects.
     """
     noise = noise_levels(frames)
+    if noise > MAX_NOISE_LEVELS:
+        raise Unmeasurable("insufficient", f"pixel noise of {noise:.0f} levels hides which colour is which")
     steady = even_exposure(frames)
-    found = _by_colour(steady, noise) or _by_motion(steady, noise)
-    most = int(found.regions.max())
-    if most == 0:
+    found = _by_colour(steady, noise) or _by_motion(steady, noise) or _by_motion_of_camera(frames, noise)
+    if found is None:
+        raise Unmeasurable("insufficient", "the background changes or falls into pieces: no objects can be cut out")
+    if not found.regions.any():
         raise Unmeasurable("inapplicable", "no object stands out from the background")
-    if most > MAX_OBJECTS:
-        raise Unmeasurable("insufficient", f"{most} separate regions in one frame, more than {MAX_OBJECTS}")
     return found
 
 
 def noise_levels(frames: np.ndarray) -> float:
-    """Robust standard deviation of the pixel noise of uint8 (T, H, W, 3) in levels; about 0 below one level."""
+    """Robust standard deviation of the pixel noise of uint8 (T, H, W, 3) in levels; about 0 below one level.
+
+    The smaller of two estimates: differences between frames, which motion inflates, and a filter within frames that
+    ignores planes and edges (Immerkær, Fast noise variance estimation, CVIU 1996), which texture inflates.
+    """
+    green = frames[..., 1].astype(np.float32)
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+    within = [_quiet_deviation(cv2.filter2D(f, -1, kernel)) / 6.0 for f in green[:: max(1, len(green) // 16)]]
     if len(frames) < 2:
-        return 0.0
-    change = np.abs(np.diff(frames[..., 1].astype(np.int16), axis=0))
-    # The mean over the quieter half of pixels, not the median: rounding makes the median 0 below one level.
-    quiet = np.sort(change.reshape(len(change), -1), axis=1)[:, : change[0].size // 2]
-    # For |N(0, s)| the mean below its median is 0.3250 s.
-    return float(quiet.mean() / 0.3250 / np.sqrt(2.0))
+        return float(np.median(within))
+    between = [_quiet_deviation(d) / np.sqrt(2.0) for d in np.diff(green, axis=0)]
+    return float(min(np.median(within), np.median(between)))
+
+
+def _quiet_deviation(values: np.ndarray) -> float:
+    """Standard deviation of Gaussian noise, from the mean size of the smaller half.
+
+    A median would be 0 below one level, for values are rounded. For |N(0, s)| the mean below its median is 0.3250 s.
+    """
+    return float(np.sort(np.abs(values), axis=None)[: values.size // 2].mean() / 0.3250)
 
 
 def even_exposure(frames: np.ndarray) -> np.ndarray:
@@ -105,7 +123,7 @@ def _by_colour(frames: np.ndarray, noise: float) -> Segmentation | None:
     if not 2 <= len(palette) <= MAX_COLOURS:
         return None
     labels, residual = _label(frames, flat, palette, radius)
-    core = flat & (np.linalg.norm(frames - palette[labels], axis=-1) < radius)
+    core = np.linalg.norm(frames - palette[labels], axis=-1) < radius
     if np.mean(residual < radius) < EXPLAINED_SHARE:
         return None
     scenery = np.zeros(frames.shape[1:3], bool)
@@ -120,22 +138,34 @@ def _by_colour(frames: np.ndarray, noise: float) -> Segmentation | None:
                     continue
                 count += 1
                 regions[t][mask] = count
-    return Segmentation(regions=regions, source="colour", noise_levels=noise)
+    # A scene in pieces has not been explained.
+    return Segmentation(regions=regions, source="colour", noise_levels=noise) if regions.max() <= MAX_OBJECTS else None
 
 
-def _by_motion(frames: np.ndarray, noise: float) -> Segmentation:
+def _by_motion(frames: np.ndarray, noise: float, seen: np.ndarray | None = None) -> Segmentation | None:
+    """What differs from the median frame by more than a shift of one pixel explains; None if too much does."""
     if len(frames) < 5:
         raise Unmeasurable("insufficient", "under five frames, and flat colours do not explain the picture")
     background = np.median(frames, axis=0)
-    differs = np.abs(frames - background).max(axis=-1) > max(20.0, 5.0 * noise)
+    least, most = cv2.erode(background, _SQUARE), cv2.dilate(background, _SQUARE)
+    loud = max(20.0, 5.0 * noise)
+    differs = np.stack([np.any((f < least - loud) | (f > most + loud), axis=-1) for f in frames])
+    if seen is not None:
+        differs &= seen
     if np.mean(differs) > 1.0 - STILL_SHARE:
-        raise Unmeasurable("insufficient", "the camera moves or the background changes: objects cannot be cut out")
+        return None
     regions = np.zeros(differs.shape, np.int16)
     for t, moving in enumerate(differs):
-        closed = cv2.morphologyEx(moving.astype(np.uint8), cv2.MORPH_CLOSE, _SQUARE)
-        for k, mask in enumerate(_components(cv2.morphologyEx(closed, cv2.MORPH_OPEN, _CROSS) > 0), start=1):
+        opened = cv2.morphologyEx(moving.astype(np.uint8), cv2.MORPH_OPEN, _CROSS)
+        closed = cv2.morphologyEx(opened, cv2.MORPH_CLOSE, _SQUARE, iterations=2)
+        for k, mask in enumerate(_components(closed > 0, MIN_MOVING_PX), start=1):
             regions[t][mask] = k
-    return Segmentation(regions=regions, source="motion", noise_levels=noise)
+    return Segmentation(regions=regions, source="motion", noise_levels=noise) if regions.max() <= MAX_OBJECTS else None
+
+
+def _by_motion_of_camera(frames: np.ndarray, noise: float) -> Segmentation | None:
+    still, seen = stabilised(frames)
+    return _by_motion(even_exposure(still), noise, seen)
 
 
 def _flat(frames: np.ndarray, tolerance: float) -> np.ndarray:

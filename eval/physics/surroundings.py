@@ -22,7 +22,7 @@ class Surroundings:
         scenery: (H, W) bool; drawn things that never move (floors, ramps, pins, occluders), or None where the
             background is textured and they cannot be told from it.
         clutter: (T, H, W) bool; moving things too thin or blurred to be objects (a rod, a string).
-        gap_px: (T, N) to the nearest object, scenery or clutter (not the border).
+        gap_px: (T, N) to the nearest object or scenery (neither clutter nor the border).
         between_px: (T, N, N) to each other object.
         scenery_px: (T, N) to scenery and clutter.
         normal: (T, N, 2) unit vector from the nearest scenery to the object, NaN where there is none.
@@ -52,13 +52,13 @@ def survey(frames: np.ndarray, labels: np.ndarray, number: int) -> Surroundings:
     differs = np.abs(frames - scene).max(axis=-1)
     loud = max(THING_LEVELS, 5.0 * 1.4826 * float(np.median(differs[~occupied])) if (~occupied).any() else 0.0)
     clutter = np.stack([_drop_specks(m) for m in (differs > loud) & ~occupied])
-    between, scenery_px, normal = _distances(labels, number, scenery, clutter)
+    between, scenery_px, solid_px, normal = _distances(labels, number, scenery, clutter)
     apart = np.where(np.eye(number, dtype=bool), FAR_PX, between)
     return Surroundings(
         scene=scene,
         scenery=scenery,
         clutter=clutter,
-        gap_px=np.minimum(apart.min(axis=-1), scenery_px),
+        gap_px=np.minimum(apart.min(axis=-1), solid_px),
         between_px=between,
         scenery_px=scenery_px,
         normal=normal,
@@ -107,27 +107,33 @@ def _drop_specks(mask: np.ndarray) -> np.ndarray:
 
 def _distances(
     labels: np.ndarray, number: int, scenery: np.ndarray | None, clutter: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """To each other, to scenery and clutter, to scenery alone, and the direction away from scenery and clutter."""
     num_frames = len(labels)
     between = np.full((num_frames, number, number), FAR_PX)
     to_scenery = np.full((num_frames, number), FAR_PX)
+    to_solid = np.full((num_frames, number), FAR_PX)
     normal = np.full((num_frames, number, 2), np.nan)
     for t in range(num_frames):
         masks = {k: labels[t] == k + 1 for k in range(number)}
         masks = {k: m for k, m in masks.items() if m.any()}
-        still = clutter[t] if scenery is None else (scenery & (labels[t] == 0)) | clutter[t]
+        solid = np.zeros_like(clutter[t]) if scenery is None else scenery & (labels[t] == 0)
+        still = solid | clutter[t]
         field = _field(still) if still.any() else None
+        solid_field = field if not clutter[t].any() else _field(solid) if solid.any() else None
         for k, mask in masks.items():
             if field is not None:
                 # Pixels next to objects are never clutter, so what touches an object seems one pixel further away.
                 to_scenery[t, k] = max(field[mask].min() - 1.0 - clutter[t].any(), 0.0)
                 normal[t, k] = _away(field, mask)
+            if solid_field is not None:
+                to_solid[t, k] = max(solid_field[mask].min() - 1.0, 0.0)
             if len(masks) > 1:
                 own = _field(mask)
                 for j, other in masks.items():
                     if j != k:
                         between[t, k, j] = max(own[other].min() - 1.0, 0.0)
-    return between, to_scenery, normal
+    return between, to_scenery, to_solid, normal
 
 
 def _field(mask: np.ndarray) -> np.ndarray:

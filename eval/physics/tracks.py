@@ -121,11 +121,18 @@ def planar_track(clip: Clip) -> Tracks:
 
     Raises:
         Unmeasurable: Also if the clip is known to be a perspective view, in which motion and size in the picture follow
-            other rules.
+            other rules, and if objects were cut out by motion alone.
     """
     if any(clip.truth.get(key) is not None for key in ("depth_m", "world_from_camera")):
         raise Unmeasurable("inapplicable", "a perspective view; the laws are tested in the plane of the picture")
-    return track(clip)
+    found = track(clip)
+    if found.source == "motion":
+        raise Unmeasurable(
+            "insufficient",
+            "objects before a textured scene are known by their motion alone: what they touch, and whether they are "
+            "rigid, cannot be told",
+        )
+    return found
 
 
 def measure(frames: np.ndarray, labels: np.ndarray, source: str, scale: int = 1) -> Tracks:

@@ -169,7 +169,7 @@ def test_pixel_noise_is_measured(level):
     [
         (np.full((2, 16, 16, 3), 9, np.uint8), "insufficient"),
         (np.full((9, 16, 16, 3), 9, np.uint8), "inapplicable"),
-        (np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8), "inapplicable"),
+        (np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), dtype=np.uint8), "insufficient"),
     ],
 )
 def test_what_cannot_be_tracked_says_why(frames, status):
