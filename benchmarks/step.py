@@ -1,0 +1,275 @@
+"""How fast a learned world steps, as figures and as ratios of one run.
+
+`python benchmarks/step.py` prints one JSON object: the shipped world for 1 and 16 environments; its step after 5,000
+frames against after 100; an Oasis-shaped model (window 32, 10 steps, narrower) with a cache against full recomputation;
+mixed sizes packed against padded; and the rate of matrix products, against which all of it can be held. Medians and
+best times are given for machines that other programs share; `load_average` tells whether they did.
+"""
+
+import argparse
+import gc
+import json
+import os
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from worldsim.config import ModelConfig
+from worldsim.dynamics import Dynamics
+from worldsim.noise import clean_from_prediction
+from worldsim.sampler import level_grid, sample
+from worldsim.sampling import Sampling
+from worldsim.simulator import Simulator, load
+from worldsim.state import State, frame_noise
+from worldsim.transformer import Clip, Conditions, VideoDiT, causal_mask
+
+PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "convolution", "conv2d", "flash_atten", "addmv")
+# Frames, latent rows and columns of clips in a batch of mixed sizes: square, wide, tall; short and long.
+MIXED = [(16, 8, 8), (8, 8, 16), (4, 16, 16), (16, 4, 8), (12, 16, 8), (1, 16, 16), (8, 8, 8), (16, 8, 4)]
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def matrix_rate(device: str) -> float:
+    """Floating-point operations a second of a large float32 product, the best of many."""
+    a = torch.randn(1024, 1024, device=device)
+    return 2 * 1024**3 / min(timed(lambda: a @ a) for _ in range(30))
+
+
+def resident_mib() -> float:
+    """Memory that the process holds now."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def shipped(name: str, envs: int, steps: int, device: str, rate: float) -> dict[str, object]:
+    """Speed, latency and what a step is spent on, with a full window."""
+    sim = load(name, device=device)
+    state, actions = _warm(sim, envs)
+    times = []
+
+    def step() -> None:
+        nonlocal state
+        state = sim.step(state, actions, donate=True).state
+
+    cpu = time.process_time()
+    times = [timed(step) for _ in range(steps)]
+    cpu = (time.process_time() - cpu) / steps
+    with torch.inference_mode():
+        latents = state.recent(1)[0]
+        decoding = [timed(lambda: sim.tokenizer.decode(latents)) for _ in range(steps)]
+        counter = FlopCounterMode(display=False)
+        with counter:
+            step()
+    median, flops = float(np.median(times)), counter.get_total_flops()
+    return {
+        "frames_per_s": round(envs * steps / sum(times), 1),
+        "frames_per_s_median": round(envs / median, 1),
+        "frames_per_s_best": round(envs / min(times), 1),
+        "latency_ms_p50_p95": [round(float(np.percentile(times, p)) * 1e3, 2) for p in (50, 95)],
+        "cpu_ms_a_step": round(cpu * 1e3, 2),
+        "decoder_share": round(float(np.median(decoding)) / median, 3),
+        "gflop_a_step": round(flops / 1e9, 3),
+        "share_of_matrix_rate": round(flops / median / rate, 3),
+        "products_share_of_step": _products_share(step),
+    }
+
+
+def _warm(sim: Simulator, envs: int) -> tuple[State, np.ndarray]:
+    state, _ = sim.reset(num_envs=envs, text="two red balls and a blue box" if sim.model.config.text else None)
+    actions = np.zeros(envs, dtype=np.int64)
+    for _ in range(sim.model.config.window + 1):
+        state = sim.step(state, actions, donate=True).state
+    return state, actions
+
+
+def _products_share(step: Callable[[], None]) -> float:
+    """Share of a step's operator time that goes into matrix products, convolutions and attention."""
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        for _ in range(5):
+            step()
+    events = found.key_averages()
+    total = sum(e.self_cpu_time_total for e in events)
+    return round(sum(e.self_cpu_time_total for e in events if any(p in e.key for p in PRODUCTS)) / total, 3)
+
+
+def endurance(name: str, early: int, late: int, device: str) -> dict[str, object]:
+    """Step time and memory of a long episode against those of its beginning, measured in turns."""
+    sim = load(name, device=device)
+    state, _ = sim.reset(seed=1)
+    action = np.zeros(1, dtype=np.int64)
+    kept, memory = state, 0.0
+    for frame in range(late):
+        state = sim.step(state, action, donate=True).state
+        if frame == early:
+            kept, memory = state.clone(), resident_mib()
+    grown = resident_mib() - memory
+    pairs = [  # donated states are written over again and again, so that no copy is timed
+        (timed(lambda: sim.step(kept, action, donate=True)), timed(lambda: sim.step(state, action, donate=True)))
+        for _ in range(100)
+    ]
+    first, last = np.median(np.array(pairs), axis=0)
+    return {
+        "frames": [early, late],
+        "step_time_ratio": round(float(last / first), 3),
+        "resident_mib_early": round(memory, 1),
+        "resident_mib_grown": round(grown, 2),
+    }
+
+
+def oasis_shaped(width: int, depth: int, grid: tuple[int, int], device: str, sliding: int) -> dict[str, object]:
+    """Cached generation against full recomputation, with the same outputs."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        latent_channels=16, width=width, depth=depth, heads=max(1, width // 64), mlp_ratio=4.0, window=32,
+        modulation="block", qk_norm=False, grid_positions="pixel", action_dim=25, action_token=False,
+        heads_out=False, path="variance_preserving", prediction="velocity",
+    )  # fmt: skip
+    model = VideoDiT(config).to(device).eval().requires_grad_(requires_grad=False)
+    for weight in model.parameters():  # a new model predicts zero whatever it sees
+        weight.copy_(torch.randn_like(weight) * (weight[0].numel() if weight.ndim > 1 else 25) ** -0.5)
+    exact = Dynamics(model, Sampling(steps=10, cache="exact", context_level=0.015, context_noise=False))
+    rolling = Dynamics(model, Sampling(steps=10, cache="rolling", context_level=0.015, context_noise=False))
+    start = torch.randn(1, 1, 16, *grid, device=device)
+    last = config.window + sliding
+
+    def cached(dynamics: Dynamics) -> tuple[Tensor, list[float]]:
+        state = dynamics.blank([0], [None], grid, fingerprint="")
+        known = torch.zeros(1, 1, dtype=torch.bool, device=device)
+        state = dynamics.prefill(state, start, torch.zeros(1, 1, 25, device=device), known)
+        frames, times = [start], []
+        for i in range(1, last):
+            began = time.perf_counter()
+            state, latent, _ = dynamics.advance(state, _action(i, device))
+            times.append(time.perf_counter() - began)
+            frames.append(latent)
+        return torch.cat(frames, dim=1), times
+
+    with torch.inference_mode():
+        cached(exact)  # warms the allocator up
+        quick, quick_s = cached(exact)
+        _, rolling_s = cached(rolling)
+        frames, slow_s = start, []
+        for i in range(1, last):
+            began = time.perf_counter()
+            frames = torch.cat((frames, _recomputed(exact, frames, i)), dim=1)
+            slow_s.append(time.perf_counter() - began)
+    first = config.window - 1
+    whole, slid, rolled = (float(np.median(t[first:])) for t in (slow_s, quick_s, rolling_s))
+    return {
+        "width_depth_grid": [width, depth, list(grid)],
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "largest_difference_of_latents": float((quick - frames).abs().max()),
+        "first_32_frames_ratio": round(sum(slow_s[:first]) / sum(quick_s[:first]), 1),
+        "sliding_exact_ratio": round(whole / slid, 1),
+        "sliding_rolling_ratio": round(whole / rolled, 1),
+        "seconds_a_sliding_frame": {"full": round(whole, 3), "exact": round(slid, 3), "rolling": round(rolled, 3)},
+    }
+
+
+def _action(frame: int, device: str) -> Tensor:
+    return torch.nn.functional.one_hot(torch.tensor([[frame % 25]], device=device), 25).float()
+
+
+def _recomputed(dynamics: Dynamics, frames: Tensor, i: int) -> Tensor:
+    """Frame i by passes over the whole window, as published: no cache."""
+    model, device = dynamics.model, str(frames.device)
+    begin = max(0, i - model.config.window + 1)
+    context, positions = frames[:, begin:], torch.arange(begin, i + 1, device=device)
+    actions = torch.cat([_action(j, device) for j in positions.tolist()], dim=1)
+    conditions = Conditions(actions=actions, has_action=positions[None] > 0)
+    mask = causal_mask(len(positions), model.config.window, device=frames.device)
+
+    def denoise(x: Tensor, level: Tensor) -> Tensor:
+        levels = torch.full((1, len(positions)), 0.015, device=device)
+        levels[:, -1] = level
+        out = model(torch.cat((context, x), dim=1), levels, conditions, positions=positions, mask=mask)
+        return clean_from_prediction(model.path, "velocity", out.prediction[:, -1:], x, level.expand(1, 1))
+
+    noise = frame_noise(torch.tensor([0]), torch.tensor([i]), frames.shape[2:])[:, None].to(frames)
+    return sample(denoise, noise, level_grid(10, model.path), model.path)
+
+
+def packed(name: str, device: str, rounds: int) -> dict[str, object]:
+    """A forward pass over clips of mixed sizes, packed without padding against padded to the largest."""
+    model = load(name, device=device).model
+    channels, dim = model.config.latent_channels, model.config.action_dim
+    text = model.encode_text([None])
+    clips = [
+        Clip(
+            latents=torch.randn(f, channels, h, w, device=device),
+            levels=torch.rand(f, device=device),
+            positions=torch.arange(f, device=device),
+            conditions=Conditions(actions=torch.zeros(1, f, dim, device=device), text=text),
+        )
+        for f, h, w in MIXED
+    ]
+    f, h, w = (max(shape[k] for shape in MIXED) for k in range(3))
+    batch = torch.randn(len(MIXED), f, channels, h, w, device=device)
+    levels, actions = torch.rand(len(MIXED), f, device=device), torch.zeros(len(MIXED), f, dim, device=device)
+    conditions = Conditions(actions=actions, text=None if text is None else text.expand(len(MIXED), -1, -1))
+    mask = causal_mask(f, model.config.window, device=batch.device)
+    positions = torch.arange(f, device=device)
+    with torch.inference_mode():
+        pairs = [
+            (
+                timed(lambda: model(batch, levels, conditions, positions=positions, mask=mask)),
+                timed(lambda: model.forward_packed(clips)),
+            )
+            for _ in range(rounds)
+        ]
+    padded_s, packed_s = np.median(np.array(pairs[1:]), axis=0)
+    real, filled = sum(a * b * c for a, b, c in MIXED), len(MIXED) * f * h * w
+    return {
+        "clips_frames_rows_columns": MIXED,
+        "padded_over_packed": round(float(padded_s / packed_s), 2),
+        "cells_padded_over_real": round(filled / real, 2),
+    }
+
+
+def main() -> None:
+    """Prints one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--world", default="bounce", help="shipped name or directory of a checkpoint")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--steps", type=int, default=100, help="timed steps of the shipped world")
+    parser.add_argument("--late", type=int, default=5000, help="frames of the long episode")
+    parser.add_argument("--width", type=int, default=128, help="width of the Oasis-shaped model (released: 1024)")
+    parser.add_argument("--depth", type=int, default=4, help="its depth (released: 16)")
+    parser.add_argument("--grid", type=int, nargs=2, default=(18, 32), help="its latent grid (released: 18 32)")
+    options = parser.parse_args()
+    device, rate = options.device, matrix_rate(options.device)
+    figures = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads",
+        "load_average_before": round(os.getloadavg()[0], 1),
+        "matrix_gflop_per_s": round(rate / 1e9, 1),
+        "one_environment": shipped(options.world, 1, options.steps, device, rate),
+        "sixteen_environments": shipped(options.world, 16, options.steps, device, rate),
+        "endurance": endurance(options.world, 100, options.late, device),
+        "oasis_shaped": oasis_shaped(options.width, options.depth, tuple(options.grid), device, sliding=4),
+        "mixed_sizes": packed(options.world, device, 12),
+        "load_average_after": round(os.getloadavg()[0], 1),
+        "cores": os.cpu_count(),
+    }
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()
