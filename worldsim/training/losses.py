@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from worldsim.noise import clean_from_prediction, mix
 from worldsim.training.config import DynamicsConfig
+from worldsim.training.draws import Source, normal, shared_source, uniform
 from worldsim.transformer import Conditions, VideoDiT, two_stream_mask
 
 
@@ -37,7 +38,7 @@ class LatentBatch:
 
 
 def dynamics_loss(
-    model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, generator: Generator, *, feedback: bool
+    model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, generator: Source, *, feedback: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of one update and its parts.
 
@@ -45,7 +46,8 @@ def dynamics_loss(
         model: The transformer.
         batch: Windows.
         config: The objective.
-        generator: Source of all randomness, on the CPU.
+        generator: Source of all randomness, on the CPU; `generators_for` gives one that is independent of how the batch
+            is divided among processes.
         feedback: Whether part of the context is replaced by the model's own prediction.
     """
     draw = _Draw(generator, batch.latents.device)
@@ -118,12 +120,10 @@ def _denoising_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     error = (guess - clean.float()).square().mean(dim=(2, 3, 4))
     keep_f = torch.ones_like(error) if keep is None else keep.float()
-    weight = levels.clamp(min=config.weight_floor) ** -2 * keep_f
-    loss = (weight * error).sum() / keep_f.sum().clamp(min=1.0)
-    return loss, {
-        "denoising": loss.detach(),
-        "x_error": ((error * keep_f).sum() / keep_f.sum().clamp(min=1.0)).detach(),
-    }
+    # A mean over each window's frames, then over windows: the mean over parts of a batch is that of the whole.
+    share = keep_f / keep_f.sum(dim=1, keepdim=True).clamp(min=1.0) / len(error)
+    weighted = (levels.clamp(min=config.weight_floor) ** -2 * error * share).sum()
+    return weighted, {"denoising": weighted.detach(), "x_error": (error * share).sum().detach()}
 
 
 def _outcome_loss(
@@ -168,17 +168,17 @@ def _target_levels(config: DynamicsConfig, draw: "_Draw", b: int, f: int) -> Ten
 class _Draw:
     """Random numbers drawn on the CPU, so that every device sees the same ones."""
 
-    def __init__(self, generator: Generator, device: torch.device) -> None:
+    def __init__(self, generator: Source, device: torch.device) -> None:
         self.generator, self.device = generator, device
 
     def one(self) -> float:
-        return float(torch.rand((), generator=self.generator))
+        return float(torch.rand((), generator=shared_source(self.generator)))
 
     def uniform(self, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=self.generator).to(self.device)
+        return uniform(shape, self.generator).to(self.device)
 
     def normal_of(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator).to(self.device)
+        return normal(shape, self.generator).to(self.device)
 
     def normal(self, like: Tensor) -> Tensor:
         return self.normal_of(*like.shape)

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from worldsim.tokenizer import ConvTokenizer
+from worldsim.training.draws import Source, normal
 
 NOISE = 0.05  # on the bounded bottleneck, so that the decoder forgives small errors of the transformer
 
 
-def tokenizer_loss(tokenizer: ConvTokenizer, frames: Tensor, generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+def tokenizer_loss(tokenizer: ConvTokenizer, frames: Tensor, generator: Source) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared and absolute error of reconstruction through a noisy bottleneck, heavier where frames move.
 
     Args:
@@ -19,7 +20,7 @@ def tokenizer_loss(tokenizer: ConvTokenizer, frames: Tensor, generator: Generato
         generator: Source of the bottleneck's noise.
     """
     raw = tokenizer.bottleneck(frames)
-    raw = raw + NOISE * torch.randn(raw.shape, generator=generator).to(raw)
+    raw = raw + NOISE * normal(raw.shape, generator).to(raw)
     out = tokenizer.from_bottleneck(raw).float()
     target = tokenizer.group(frames)
     error = out - target

@@ -1,0 +1,56 @@
+"""Randomness of an update that does not depend on which process computes which part of the batch."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleGenerators:
+    """Sources of everything random in one update.
+
+    Attributes:
+        shared: For what the whole batch has in common; alike in every process.
+        samples: One for each sample at hand. Each follows from (seed, phase, update, place in the whole batch) alone.
+    """
+
+    shared: Generator
+    samples: Sequence[Generator]
+
+
+Source = Generator | SampleGenerators
+
+
+def generators_for(seed: int, phase: str, step: int, samples: range) -> SampleGenerators:
+    """The sources of update `step` for these places of its batch."""
+
+    def seeded(name: str) -> Generator:
+        digest = hashlib.blake2b(f"{seed}/{phase}/{step}/{name}".encode(), digest_size=8).digest()
+        return Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+
+    return SampleGenerators(shared=seeded("shared"), samples=[seeded(str(i)) for i in samples])
+
+
+def shared_source(source: Source) -> Generator:
+    """The generator of what a batch has in common."""
+    return source.shared if isinstance(source, SampleGenerators) else source
+
+
+def uniform(shape: Sequence[int], source: Source) -> Tensor:
+    """Uniform numbers in [0, 1) on the CPU; the first axis is that of the samples."""
+    return _draw(torch.rand, shape, source)
+
+
+def normal(shape: Sequence[int], source: Source) -> Tensor:
+    """Unit Gaussian numbers on the CPU; the first axis is that of the samples."""
+    return _draw(torch.randn, shape, source)
+
+
+def _draw(function: Callable[..., Tensor], shape: Sequence[int], source: Source) -> Tensor:
+    if isinstance(source, Generator):
+        return function(tuple(shape), generator=source)
+    assert len(source.samples) == shape[0], "one generator for each sample"
+    return torch.stack([function(tuple(shape[1:]), generator=g) for g in source.samples])
