@@ -16,6 +16,7 @@ from scipy import stats
 
 from eval.cards import Card
 from eval.errors import EvalError
+from eval.fingerprint import fingerprint
 from eval.physics.plausibility import auroc
 from eval.score import Evaluator, versions
 from eval.suite import write_json
@@ -94,7 +95,13 @@ def make_card(
         passed=not failures,
         failures=tuple(failures),
         figures=figures,
-        provenance={"mode": mode, "seeds": sorted({t.seed for t in own}), "requirements": vars(required), **versions()},
+        provenance={
+            "code": fingerprint(evaluator.measure),
+            "mode": mode,
+            "seeds": sorted({t.seed for t in own}),
+            "requirements": vars(required),
+            **versions(),
+        },
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from eval.clip import Clip
 from eval.errors import EvalError, UnknownNameError
+from eval.fingerprint import fingerprint
 
 Better = Literal["lower", "higher", "neither"]
 # ok: measured. missing: the clip lacks a need. inapplicable: nothing to test (no motion, no contact).
@@ -154,6 +155,7 @@ class Evaluator:
         config = json.dumps(self.config(**overrides), sort_keys=True, default=repr)
         return {
             "evaluator": f"{self.name}@{self.version}",
+            "code": fingerprint(self.measure),
             "config": hashlib.sha256(config.encode()).hexdigest()[:16],
             "input": clip.digest,
             **versions(),

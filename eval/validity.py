@@ -6,7 +6,7 @@ processes; `eval.judging.make_card` turns the readings of one evaluator into its
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,6 +15,7 @@ import numpy as np
 
 from eval.batch import run_ordered
 from eval.clip import Clip
+from eval.fingerprint import fingerprint
 from eval.score import Evaluator, Score, versions
 from eval.suite import Suite, read_json, write_json
 
@@ -114,7 +115,8 @@ def measure(
         build: Makes cases; runs in the worker and must be picklable where `workers` > 1.
         suite: The evaluators.
         workers: Processes.
-        out: A folder for the readings of each job; jobs found there are not measured again.
+        out: A folder for the readings of each job; what is found there is not measured again, unless the evaluator's
+            code or configuration has changed since.
         progress: Called with the number of jobs done.
     """
     trials: list[Trial] = []
@@ -155,19 +157,52 @@ def degenerate(clip: Clip, rng: np.random.Generator) -> list[Variant]:
 
 
 def _measure_job(job: Job, build: Callable[[Job], Sequence[Case]], suite: Suite, out: Path | None) -> list[Trial]:
-    made_by = "-".join(sorted(f"{e.name}{e.version}" for e in suite.evaluators))
-    key = _key(f"{job}|{made_by}|{sorted(versions().items())}")
-    path = None if out is None else out / f"{key}.json"
-    if path is not None and path.exists():
-        return [_trial_from(t) for t in read_json(path)["trials"]]
-    trials = [t for case in build(job) for t in _trials(case, suite)]
-    if path is not None:
-        write_json(path, {"job": str(job), "trials": [_trial_json(t) for t in trials]})
-    return trials
+    """The trials of a job. Readings on disk count where evaluator, configuration and clips are still the same."""
+    if out is None:
+        return [t for case in build(job) for t in _trials(case, suite)]
+    path = out / f"{_key(f'{job}|{sorted(versions().items())}')}.json"
+    stored = read_json(path) if path.exists() else {"clips": "", "made_by": {}, "trials": []}
+    trials = [_trial_from(t) for t in stored["trials"]]
+    made_by = {e.name: _made_by(e, suite) for e in suite.evaluators}
+    fresh = [e for e in suite.evaluators if stored["made_by"].get(e.name) != made_by[e.name]]
+    if fresh:
+        cases = build(job)
+        clips = _key("".join(c.digest for case in cases for c in _clips(case)))
+        if clips != stored["clips"]:
+            fresh, trials, stored = list(suite.evaluators), [], {"made_by": {}}
+        part = replace(suite, evaluators=tuple(fresh))
+        trials = _merged(trials, [t for case in cases for t in _trials(case, part)])
+        data = {"job": str(job), "clips": clips, "made_by": {**stored["made_by"], **made_by}}
+        write_json(path, {**data, "trials": [_trial_json(t) for t in trials]})
+    wanted = {e.name for e in suite.evaluators}
+    return [replace(t, lawful=_only(t.lawful, wanted), changed=_only(t.changed, wanted)) for t in trials]
 
 
 def _key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _made_by(evaluator: Evaluator, suite: Suite) -> str:
+    config = evaluator.config(**suite.config.get(evaluator.name, {}))
+    return _key(f"{evaluator.version}|{fingerprint(evaluator.measure)}|{sorted(config.items())!r}")
+
+
+def _clips(case: Case) -> Iterable[Clip]:
+    yield case.lawful
+    for variant in case.variants:
+        yield from (c for c in (variant.lawful, variant.clip) if c is not None)
+
+
+def _merged(old: Sequence[Trial], new: Sequence[Trial]) -> list[Trial]:
+    """New readings beside, or in place of, the old ones of the same clips."""
+    if not old:
+        return list(new)
+    pairs = zip(old, new, strict=True)
+    return [replace(n, lawful={**o.lawful, **n.lawful}, changed={**o.changed, **n.changed}) for o, n in pairs]
+
+
+def _only(readings: Mapping[str, Reading], wanted: set[str]) -> dict[str, Reading]:
+    return {k: r for k, r in readings.items() if k in wanted}
 
 
 def _trials(case: Case, suite: Suite) -> Iterable[Trial]:
