@@ -33,4 +33,4 @@ def run(options: Options) -> None:
     simulator = options.simulator()
     before, after = (read_frames(path, simulator) for path in (options.before, options.after))
     frames = connect(simulator, before, after, num_frames=options.frames, text=options.text, seed=options.seed)
-    write_result(frames, options.out, simulator)
+    write_result(frames, options.out, simulator.fps)

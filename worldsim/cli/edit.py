@@ -36,4 +36,4 @@ def run(options: Options) -> None:
         strength=options.strength,
         seed=options.seed,
     )
-    write_result(frames, options.out, simulator)
+    write_result(frames, options.out, simulator.fps)

@@ -43,4 +43,4 @@ def run(options: Options) -> None:
         text=options.text,
         seed=options.seed,
     )
-    write_result(frames, options.out, simulator)
+    write_result(frames, options.out, simulator.fps)

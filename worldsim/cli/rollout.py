@@ -38,4 +38,4 @@ def run(options: Options) -> None:
     frames = simulator.rollout(
         actions=actions, frames=given, text=options.text, seed=options.seed, num_frames=options.frames
     )
-    write_result(frames, options.out, simulator)
+    write_result(frames, options.out, simulator.fps)

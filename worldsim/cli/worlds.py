@@ -23,21 +23,21 @@ class WorldOptions:
         checkpoint: Shipped name or directory.
         seed: The seed; the same seed gives the same frames.
         steps: Denoising steps a frame; the checkpoint's own by default.
-        guidance: Weight of guidance by the text; 1 is none.
+        guidance: Weight of guidance by the text, 1 being none; the checkpoint's own by default.
         device: Where to run.
     """
 
     checkpoint: str = "bounce"
     seed: int = 0
     steps: int | None = None
-    guidance: float = 1.0
+    guidance: float | None = None
     device: str = "cpu"
 
     def simulator(self) -> Simulator:
         """The world, loaded."""
         simulator = load(self.checkpoint, device=self.device)
-        changes = {"text_guidance": self.guidance} if self.guidance != 1.0 else {}
-        changes |= {"steps": self.steps} if self.steps is not None else {}
+        asked = {"text_guidance": self.guidance, "steps": self.steps}
+        changes = {k: v for k, v in asked.items() if v is not None}
         if not changes:
             return simulator
         sampling = Sampling.from_dict(simulator.sampling.to_dict() | changes)
@@ -97,7 +97,7 @@ def random_actions(space: spaces.Space, count: int, seed: int) -> Any:  # noqa: 
     return stack_actions(space, actions[:count])
 
 
-def write_result(frames: np.ndarray, path: Path, simulator: Simulator) -> None:
+def write_result(frames: np.ndarray, path: Path, fps: float) -> None:
     """Writes the video, and says so."""
-    write_video(path, frames, simulator.fps)
-    print(f"{len(frames)} frames ({len(frames) / simulator.fps:.1f} s) in {path}")
+    write_video(path, frames, fps)
+    print(f"{len(frames)} frames ({len(frames) / fps:.1f} s) in {path}")
