@@ -37,6 +37,7 @@ class Windows:
         episodes: Episodes to draw from; None takes all.
         workers: Threads that prepare batches ahead when iterating; 0 prepares them on demand.
         memory_gib: Frames that take less than this are loaded once, more are read window by window; the rest is loaded.
+        frames: Whether batches carry frames; without them none are read.
 
     Raises:
         ConfigError: If a number is out of range or the weights do not fit.
@@ -54,6 +55,7 @@ class Windows:
         episodes: Sequence[int] | np.ndarray | None = None,
         workers: int = 0,
         memory_gib: float = 4.0,
+        frames: bool = True,
     ) -> None:
         for name, value, least in (
             ("length", length, 1),
@@ -67,7 +69,7 @@ class Windows:
         self.step = 0
         self._starts, self._owners = _window_starts(dataset, length, episodes)
         self._cumulative = _cumulative_weights(dataset, self._starts, length, weights)
-        self._names = ("frames", "rewards", "terminated", *action_columns(dataset.action_space))
+        self._names = (*("frames",) * frames, "rewards", "terminated", *action_columns(dataset.action_space))
         frame_bytes = dataset.num_frames * int(np.prod(dataset.frame_size)) * 3
         in_memory = frame_bytes <= memory_gib * 2**30
         self._loaded = {name: dataset.read(name) for name in self._names if in_memory or name != "frames"}
@@ -77,18 +79,18 @@ class Windows:
         """Number of different windows."""
         return len(self._starts)
 
-    def batch(self, step: int) -> dict[str, Any]:
-        """The batch of that step, counted from 0."""
+    def batch(self, step: int, rows: slice = slice(None)) -> dict[str, Any]:
+        """The batch of that step, counted from 0, or some rows of it: what one of several processes takes."""
         rng = np.random.default_rng([self.seed, step])
         total = self._cumulative[-1]
         picks = np.searchsorted(self._cumulative, rng.random(self.batch_size) * total, side="right")
-        starts = self._starts[np.minimum(picks, len(self._starts) - 1)]
-        owners = self._owners[np.minimum(picks, len(self._starts) - 1)]
+        picks = np.minimum(picks[rows], len(self._starts) - 1)
+        starts, owners = self._starts[picks], self._owners[picks]
         columns = {name: self._gather(name, starts) for name in self._names}
         for name in columns.keys() - {"frames"}:
             columns[name] = columns[name][:, :-1]
         return {
-            "frames": columns["frames"],
+            **({"frames": columns["frames"]} if "frames" in columns else {}),
             "actions": restore_actions(self.dataset.action_space, columns),
             "rewards": columns["rewards"],
             "terminated": columns["terminated"],

@@ -3,7 +3,7 @@
 `train(config, out=...)` leaves a checkpoint in `out/checkpoint` that `worldsim.load` takes.
 """
 
-from worldsim.training.config import DynamicsConfig, OptimiserConfig, TrainConfig
+from worldsim.training.config import DynamicsConfig, EvaluationConfig, OptimiserConfig, TrainConfig
 from worldsim.training.trainer import train
 
-__all__ = ["DynamicsConfig", "OptimiserConfig", "TrainConfig", "train"]
+__all__ = ["DynamicsConfig", "EvaluationConfig", "OptimiserConfig", "TrainConfig", "train"]

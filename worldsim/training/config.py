@@ -59,6 +59,9 @@ class DynamicsConfig(Config):
         context_noise: Largest noise level of context frames.
         context_clean: Share of windows whose context stays clean.
         feedback: Share of updates whose context is partly the model's own prediction.
+        feedback_depth: Most passes that such a prediction is made in; in pass n the frames see those of pass n - 1, so
+            that frame i of the context carries the errors of a rollout of min(i, n) steps. Each update draws a depth
+            from 1 to this one.
         drop_text: Share of windows without text.
         drop_action: Share of windows without actions.
         bidirectional: Share of updates in which time is bidirectional.
@@ -74,11 +77,39 @@ class DynamicsConfig(Config):
     context_noise: float = 0.4
     context_clean: float = 0.4
     feedback: float = 0.25
+    feedback_depth: int = 1
     drop_text: float = 0.1
     drop_action: float = 0.1
     bidirectional: float = 0.1
     reward_weight: float = 0.1
     termination_weight: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(Config):
+    """Rollouts on held-out episodes, at each evaluation of the transformer.
+
+    Attributes:
+        clips: Clips rolled out; 0 for none.
+        given: Latent frames that each begins with.
+        horizon: Steps dreamt, at most; fewer where the held-out episodes are shorter.
+        steps: Denoising steps a frame.
+        videos: Clips in the sample video; 0 for no video.
+    """
+
+    clips: int = 8
+    given: int = 4
+    horizon: int = 16
+    steps: int = 1
+    videos: int = 4
+
+    def __post_init__(self) -> None:
+        if min(self.clips, self.videos) < 0 or min(self.given, self.horizon, self.steps) < 1:
+            raise ConfigError(
+                expected="clips and videos of at least 0; given, horizon and steps of at least 1",
+                got=f"{self.clips}, {self.videos}; {self.given}, {self.horizon}, {self.steps}",
+                remedy="Raise them.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +128,14 @@ class TrainConfig(Config):
         precision: Autocast type.
         compile: Whether to run the networks through torch.compile.
         device: Where to train; "auto" takes CUDA if there is one.
+        start: A checkpoint (a shipped name or a directory) to start from: its tokenizer is kept as it is, and its
+            transformer is where training begins. Empty for a new world.
         threads: CPU threads; 0 leaves PyTorch's choice.
         log_every: Updates between two lines of metrics.
         save_minutes: Minutes between two saved states.
         evaluate_every: Updates between two evaluations on held-out episodes.
+        evaluation: Rollouts at each of them.
+        tensorboard: Whether to write TensorBoard event files beside metrics.jsonl.
     """
 
     data: str
@@ -114,7 +149,10 @@ class TrainConfig(Config):
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     compile: bool = False
     device: str = "auto"
+    start: str = ""
     threads: int = 0
     log_every: int = 20
     save_minutes: float = 2.0
     evaluate_every: int = 500
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tensorboard: bool = True

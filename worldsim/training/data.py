@@ -11,7 +11,7 @@ from torch import Tensor
 from worldsim.data import Dataset, Windows
 from worldsim.errors import DatasetError, FramesError, TrainingError
 from worldsim.spaces import action_dim, action_vectors
-from worldsim.tokenizer import ConvTokenizer, num_latents
+from worldsim.tokenizer import Tokenizer, VitTokenizer, num_latents
 from worldsim.training.config import TrainConfig
 from worldsim.training.losses import LatentBatch
 from worldsim.training.phase import autocast
@@ -44,7 +44,8 @@ class FrameSource:
         length = 1 if stride == 1 else 1 + stride
         batch = config.tokenizer_optimiser.batch_size
         self._train = Windows(dataset, length, batch_size=batch, seed=config.seed, episodes=train)
-        self._held = Windows(dataset, length, batch_size=64, seed=config.seed, episodes=held)
+        held_windows = Windows(dataset, length, batch_size=64, seed=config.seed, episodes=held, memory_gib=0.0)
+        self._held = held_windows.batch(0)["frames"]
 
     def batch(self, step: int, device: torch.device) -> Tensor:
         """(B, T, 3, H, W) in [-1, 1] of update `step`."""
@@ -52,7 +53,7 @@ class FrameSource:
 
     def held_out(self, device: torch.device) -> Tensor:
         """The same frames every time, from held-out episodes."""
-        return to_model(self._held.batch(0)["frames"], device)
+        return to_model(self._held, device)
 
 
 class LatentSource:
@@ -69,10 +70,11 @@ class LatentSource:
         self.dataset, self.latents, self.reward_scale = dataset, latents, reward_scale
         self.stride = config.tokenizer.temporal_stride
         self.length = 1 + (config.dynamics.length - 1) * self.stride
-        train, held = split_episodes(dataset, config.held_out)
+        train, self.held_out_episodes = split_episodes(dataset, config.held_out)
         size = config.optimiser.batch_size
-        self._train = Windows(dataset, self.length, batch_size=size, seed=config.seed + 1, episodes=train)
-        self._held = Windows(dataset, self.length, batch_size=32, seed=config.seed, episodes=held)
+        self._train = Windows(dataset, self.length, batch_size=size, seed=config.seed + 1, episodes=train, frames=False)
+        held = self.held_out_episodes
+        self._held = Windows(dataset, self.length, batch_size=32, seed=config.seed, episodes=held, frames=False)
 
     def batch(self, step: int, device: torch.device) -> LatentBatch:
         """The windows of update `step`."""
@@ -107,7 +109,7 @@ class LatentSource:
 
 
 @torch.no_grad()
-def cached_latents(dataset: Dataset, tokenizer: ConvTokenizer, folder: Path, config: TrainConfig) -> np.ndarray:
+def cached_latents(dataset: Dataset, tokenizer: Tokenizer, folder: Path, config: TrainConfig) -> np.ndarray:
     """Latents of every frame, (frames, C, h, w) float16, computed once and kept in `folder`.
 
     With temporal stride 4, row i holds the latent of frames i - 3 to i (repeating an episode's first frame before its
@@ -164,10 +166,15 @@ def reward_scale(dataset: Dataset) -> float:
     return float(max(np.sqrt(np.mean(found**2)), 1e-3)) if len(found) else 1.0
 
 
-def _encode_everywhere(tokenizer: ConvTokenizer, frames: np.ndarray, device: torch.device) -> np.ndarray:
+def _encode_everywhere(tokenizer: Tokenizer, frames: np.ndarray, device: torch.device) -> np.ndarray:
+    rows = []
+    if isinstance(tokenizer, VitTokenizer):
+        for begin in range(0, len(frames), 256):
+            batch = to_model(frames[begin : begin + 256], device)[:, None]
+            rows.append(tokenizer.encode(batch)[:, 0].float().cpu().numpy())
+        return np.concatenate(rows).astype(np.float16)
     stride = tokenizer.config.temporal_stride
     padded = np.concatenate((np.repeat(frames[:1], stride - 1, axis=0), frames)) if stride > 1 else frames
-    rows = []
     for begin in range(0, len(frames), 256):
         index = np.arange(begin, min(begin + 256, len(frames)))[:, None] + np.arange(stride)
         groups = to_model(padded[index], device).flatten(1, 2)[:, None]
@@ -175,7 +182,7 @@ def _encode_everywhere(tokenizer: ConvTokenizer, frames: np.ndarray, device: tor
     return np.concatenate(rows).astype(np.float16)
 
 
-def _weights_hash(tokenizer: ConvTokenizer) -> str:
+def _weights_hash(tokenizer: Tokenizer) -> str:
     sha = hashlib.sha256()
     for name, tensor in sorted(tokenizer.state_dict().items()):
         sha.update(name.encode())

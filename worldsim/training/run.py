@@ -2,8 +2,11 @@
 
     RUN/config.json       the resolved configuration
     RUN/metrics.jsonl     one line of numbers at a time
+    RUN/tensorboard/      the same numbers as TensorBoard event files
+    RUN/samples/          videos of held-out clips, truth above, dream below
     RUN/PHASE/step-N/     weights, moving average and optimiser at update N (safetensors), the latest only
-    RUN/checkpoint/       the learned world, ready for `worldsim.load`
+    RUN/checkpoint_best/  the learned world at its best evaluation so far
+    RUN/checkpoint/       the learned world at the end, ready for `worldsim.load`
 
 Everything random in update n follows from (seed, phase, n), so a state needs no generator, and a resumed run repeats
 the interrupted one bit for bit.
@@ -15,9 +18,9 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +31,20 @@ from torch import Tensor, nn
 from worldsim.errors import TrainingError
 from worldsim.files import write_text
 from worldsim.training.config import OptimiserConfig, TrainConfig
+from worldsim.training.log import Log
 
 
+@dataclass(frozen=True)
 class Run:
-    """The directory of a run that this process owns."""
+    """The directory of a run that this process owns.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.started = time.monotonic()
+    Attributes:
+        path: The directory.
+        log: Takes the phase, the update and any numbers.
+    """
 
-    def log(self, **numbers: float | str) -> None:
-        """Appends a line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a") as stream:
-            stream.write(json.dumps(numbers) + "\n")
+    path: Path
+    log: Log
 
 
 @contextmanager
@@ -64,7 +68,8 @@ def open_run(path: str | Path, config: TrainConfig, *, resume: bool) -> Iterator
             ) from error
         _claim(path / "config.json", config, resume=resume)
         try:
-            yield Run(path)
+            with Log(path, tensorboard=config.tensorboard) as log:
+                yield Run(path, log)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -84,13 +89,15 @@ def _claim(file: Path, config: TrainConfig, *, resume: bool) -> None:
                 got="a run",
                 remedy="Pass resume (--resume) to go on with it, or choose another directory.",
             )
-        _check_resumable(json.loads(file.read_text()), json.loads(wanted), file)
+        # A run of an earlier version lacks newer fields: they had what are now their defaults.
+        earlier = TrainConfig.from_dict(json.loads(file.read_text())).to_dict()
+        _check_resumable(json.loads(json.dumps(earlier)), json.loads(wanted), file)
     write_text(file, wanted)
 
 
 def _check_resumable(old: dict[str, Any], new: dict[str, Any], file: Path) -> None:
     # A run may be prolonged or logged otherwise; what would change its numbers may not differ.
-    free = {"log_every", "save_minutes", "evaluate_every", "device", "threads"}
+    free = {"log_every", "save_minutes", "evaluate_every", "evaluation", "tensorboard", "device", "threads"}
     for key in sorted(set(old) | set(new)):
         if key in free or key.endswith("optimiser"):
             continue
@@ -140,13 +147,15 @@ class Learner:
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """The network with the averaged weights, for as long as the context lasts."""
-        kept = [p.detach().clone() for p in self.parameters]
+        """The network with the averaged weights, ready for evaluation, for as long as the context lasts."""
+        kept, mode = [p.detach().clone() for p in self.parameters], self.network.training
         self._assign(list(self.average.values()))
+        self.network.eval()
         try:
             yield self.network
         finally:
             self._assign(kept)
+            self.network.train(mode)
 
     def adopt_average(self) -> None:
         """Makes the averaged weights the network's own, at the end of a phase."""

@@ -1,24 +1,24 @@
 """The whole of a training run: tokenizer, latents, dynamics, checkpoint."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from worldsim.checkpoint import Checkpoint, save_checkpoint
+from worldsim.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from worldsim.data import Dataset
+from worldsim.errors import ActionError
 from worldsim.spaces import action_dim
-from worldsim.tokenizer import ConvTokenizer
+from worldsim.tokenizer import ConvTokenizer, Tokenizer
 from worldsim.training.config import TrainConfig
 from worldsim.training.data import FrameSource, LatentSource, cached_latents, check_dataset, reward_scale
+from worldsim.training.evaluation import Evaluation
 from worldsim.training.losses import dynamics_loss
-from worldsim.training.phase import Phase, autocast, pick_device, run_phase
-from worldsim.training.run import Learner, Run, generator_for, open_run
+from worldsim.training.phase import Phase, pick_device, run_phase
+from worldsim.training.run import Learner, Run, open_run
 from worldsim.training.tokenizer_phase import reconstruction_psnr, tokenizer_loss
+from worldsim.training.world import card_of, world_of
 from worldsim.transformer import VideoDiT
 
 
@@ -40,28 +40,37 @@ def train(config: TrainConfig, *, out: str | Path, resume: bool = False, show_pr
             disk is full, or the loss is not finite.
     """
     dataset = Dataset.open(config.data)
-    model_config = replace(config.model, action_dim=action_dim(dataset.action_space) * config.tokenizer.temporal_stride)
-    config = replace(config, model=model_config)
+    start = load_checkpoint(config.start) if config.start else None
+    config = _resolved(config, dataset, start)
     check_dataset(dataset, config)
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
     with open_run(out, config, resume=resume) as run:
-        tokenizer = _train_tokenizer(config, dataset, run, device, show_progress=show_progress)
-        scale = reward_scale(dataset)
+        if start is None:
+            tokenizer = _train_tokenizer(config, dataset, run, device, show_progress=show_progress)
+        else:
+            tokenizer = start.tokenizer.to(device)
+        scale = reward_scale(dataset) if start is None else start.reward_scale
         latents = cached_latents(dataset, tokenizer, run.path, config)
         source = LatentSource(dataset, latents, config, scale)
-        model = _train_dynamics(config, source, run, device, show_progress=show_progress)
-        checkpoint = Checkpoint(
-            tokenizer=tokenizer,
-            model=model,
-            action_space=dataset.action_space,
-            fps=dataset.fps,
-            frame_size=dataset.frame_size,
-            reward_scale=scale,
-            meta={"training": config.to_dict(), "data": _about(dataset), "versions": _versions()},
+        model = _train_dynamics(config, source, tokenizer, run, device, start, show_progress=show_progress)
+        checkpoint = world_of(config, dataset, tokenizer, model, scale)
+        return save_checkpoint(checkpoint, run.path / "checkpoint", card=card_of(config, dataset))
+
+
+def _resolved(config: TrainConfig, dataset: Dataset, start: Checkpoint | None) -> TrainConfig:
+    """The configuration with what follows from the dataset and from the checkpoint to start from."""
+    if start is None:
+        actions = action_dim(dataset.action_space) * config.tokenizer.temporal_stride
+        return replace(config, model=replace(config.model, action_dim=actions))
+    if start.action_space != dataset.action_space:
+        raise ActionError(
+            expected=f"the action space of {config.start}, {start.action_space}",
+            got=f"a dataset with {dataset.action_space}",
+            remedy="Record with the same actions, or train a new world.",
         )
-        return save_checkpoint(checkpoint, run.path / "checkpoint", card=_card(config, dataset))
+    return replace(config, model=start.model.config, tokenizer=start.tokenizer.config)
 
 
 def _train_tokenizer(
@@ -96,69 +105,37 @@ def _train_tokenizer(
 
 
 def _train_dynamics(
-    config: TrainConfig, source: LatentSource, run: Run, device: torch.device, *, show_progress: bool
+    config: TrainConfig,
+    source: LatentSource,
+    tokenizer: Tokenizer,
+    run: Run,
+    device: torch.device,
+    start: Checkpoint | None,
+    *,
+    show_progress: bool,
 ) -> VideoDiT:
     torch.manual_seed(config.seed + 1)  # initial weights
-    model = VideoDiT(config.model).to(device)
+    model = VideoDiT(config.model).to(device) if start is None else start.model.to(device).requires_grad_().train()
     learner = Learner(model, config.optimiser, run.path / "dynamics")
     learner.restore()
     if config.compile:
-        model.compile()
+        model.compile(dynamic=False)  # a few shapes; symbolic ones compile for many minutes
 
     def loss(step: int, generator: Generator) -> tuple[Tensor, dict[str, Tensor], int]:
         batch = source.batch(step, device)
         # An untrained model's own predictions teach nothing yet.
-        ready = step > 0.1 * config.optimiser.steps
+        ready = start is not None or step > 0.1 * config.optimiser.steps
         feedback = ready and float(torch.rand((), generator=generator)) < config.dynamics.feedback
         total, parts = dynamics_loss(model, batch, config.dynamics, generator, feedback=feedback)
         return total, parts, batch.latents.shape[0] * batch.latents.shape[1]
 
-    def evaluate() -> Mapping[str, float]:
-        return _held_out_loss(model, source, config, device)
+    examine = Evaluation(config, source, tokenizer, run)
 
     run_phase(
-        Phase(name="dynamics", learner=learner, loss_of=loss, evaluate=evaluate),
+        Phase(name="dynamics", learner=learner, loss_of=loss, evaluate=lambda: examine(model, learner.step)),
         run,
         config,
         show_progress=show_progress,
     )
     learner.adopt_average()
     return model.eval()
-
-
-@torch.no_grad()
-def _held_out_loss(
-    model: VideoDiT, source: LatentSource, config: TrainConfig, device: torch.device
-) -> Mapping[str, float]:
-    """The objective on held-out episodes, with clean context and the same noise every time."""
-    quiet = replace(
-        config.dynamics, bidirectional=0.0, drop_text=0.0, drop_action=0.0, context_clean=1.0, pure_noise=1.0
-    )
-    sums: dict[str, float] = {}
-    rounds = 4
-    for i in range(rounds):
-        with autocast(device, config.precision):
-            _, parts = dynamics_loss(
-                model, source.held_out(i, device), quiet, generator_for(config.seed, "held", i), feedback=False
-            )
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + float(value) / rounds
-    return sums
-
-
-def _about(dataset: Dataset) -> dict[str, Any]:
-    return {"digest": dataset.digest(), "episodes": len(dataset), "frames": dataset.num_frames}
-
-
-def _versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in ("worldsim", "torch", "numpy")}
-
-
-def _card(config: TrainConfig, dataset: Dataset) -> str:
-    return f"""# A learned world
-
-Trained by `worldsim train` on {len(dataset)} episodes ({dataset.num_frames} frames at {dataset.fps:g} frames/s,
-{dataset.frame_size[0]} x {dataset.frame_size[1]} pixels) with seed {config.seed}: {config.tokenizer_optimiser.steps}
-updates of the tokenizer and {config.optimiser.steps} of the transformer. The whole configuration is in `config.json`
-under `meta.training`. Nothing has been measured about its quality yet: run `worldsim score --suite checkpoint`.
-"""

@@ -7,7 +7,7 @@ import pytest
 import envs  # noqa: F401 - registers the worlds
 from worldsim.config import ModelConfig, TextConfig, TokenizerConfig
 from worldsim.data import Dataset, record
-from worldsim.training import DynamicsConfig, OptimiserConfig, TrainConfig
+from worldsim.training import DynamicsConfig, EvaluationConfig, OptimiserConfig, TrainConfig
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +18,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     )
 
 
-@pytest.fixture
-def config(dataset: Dataset) -> TrainConfig:
+@pytest.fixture(scope="session")
+def session_config(dataset: Dataset) -> TrainConfig:
+    """Evaluates as real runs do."""
     return TrainConfig(
         data=str(dataset.path),
         tokenizer=TokenizerConfig(latent_channels=4, width=8, encoder_depth=1, decoder_depth=1),
@@ -34,7 +35,14 @@ def config(dataset: Dataset) -> TrainConfig:
         evaluate_every=4,
         threads=1,
         device="cpu",
+        evaluation=EvaluationConfig(clips=3, given=2, horizon=16, videos=2),
     )
+
+
+@pytest.fixture
+def config(session_config: TrainConfig) -> TrainConfig:
+    """Rolls one short clip out, so that tests of other matters stay fast."""
+    return replace(session_config, evaluation=EvaluationConfig(clips=1, horizon=2, videos=0), tensorboard=False)
 
 
 @pytest.fixture
