@@ -65,6 +65,8 @@ class DynamicsConfig(Config):
         drop_text: Share of windows without text.
         drop_action: Share of windows without actions.
         bidirectional: Share of updates in which time is bidirectional.
+        events: Share of the weight by which windows are drawn that lies on frames with events (contacts, rewards,
+            terminations, the most abrupt changes of the latents), in [0, 1); 0 draws all windows alike.
         reward_weight: Weight of the reward loss.
         termination_weight: Weight of the termination loss.
     """
@@ -81,6 +83,7 @@ class DynamicsConfig(Config):
     drop_text: float = 0.1
     drop_action: float = 0.1
     bidirectional: float = 0.1
+    events: float = 0.0
     reward_weight: float = 0.1
     termination_weight: float = 0.1
 
@@ -130,6 +133,9 @@ class TrainConfig(Config):
         device: Where to train; "auto" takes CUDA if there is one.
         start: A checkpoint (a shipped name or a directory) to start from: its tokenizer is kept as it is, and its
             transformer is where training begins. Empty for a new world.
+        start_with: What of it to take: "world" is both networks, "tokenizer" leaves the transformer to be trained anew,
+            with the shape that `model` says.
+        episodes: Train on so many of the dataset's episodes only, the first ones; 0 for all.
         threads: CPU threads; 0 leaves PyTorch's choice.
         log_every: Updates between two lines of metrics.
         save_minutes: Minutes between two saved states.
@@ -150,6 +156,8 @@ class TrainConfig(Config):
     compile: bool = False
     device: str = "auto"
     start: str = ""
+    start_with: Literal["world", "tokenizer"] = "world"
+    episodes: int = 0
     threads: int = 0
     log_every: int = 20
     save_minutes: float = 2.0

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worldsim.data import Dataset, Windows
+from worldsim.data import Dataset, Windows, abrupt_change, event_weights
 from worldsim.errors import DatasetError, FramesError, TrainingError
 from worldsim.spaces import action_dim, action_vectors
 from worldsim.tokenizer import Tokenizer, VitTokenizer, num_latents
@@ -18,8 +18,8 @@ from worldsim.training.phase import autocast
 from worldsim.video import to_model
 
 
-def split_episodes(dataset: Dataset, held_out: float) -> tuple[np.ndarray, np.ndarray]:
-    """Episode numbers for training and, from the end, held out.
+def split_episodes(dataset: Dataset, held_out: float, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Episode numbers for training, at most `limit` if it is not 0, and, from the end, held out.
 
     Raises:
         DatasetError: If either would be empty.
@@ -31,7 +31,7 @@ def split_episodes(dataset: Dataset, held_out: float) -> tuple[np.ndarray, np.nd
             expected="at least two episodes, one of them held out", got=len(dataset), remedy="Record more episodes."
         )
     order = np.arange(len(dataset))
-    return order[:-count], order[-count:]
+    return order[:-count][: limit or None], order[-count:]
 
 
 class FrameSource:
@@ -39,7 +39,7 @@ class FrameSource:
 
     def __init__(self, dataset: Dataset, config: TrainConfig) -> None:
         stride = config.tokenizer.temporal_stride
-        train, held = split_episodes(dataset, config.held_out)
+        train, held = split_episodes(dataset, config.held_out, config.episodes)
         # One latent needs one frame, or a group of four beside the lone first one.
         length = 1 if stride == 1 else 1 + stride
         batch = config.tokenizer_optimiser.batch_size
@@ -70,9 +70,17 @@ class LatentSource:
         self.dataset, self.latents, self.reward_scale = dataset, latents, reward_scale
         self.stride = config.tokenizer.temporal_stride
         self.length = 1 + (config.dynamics.length - 1) * self.stride
-        train, self.held_out_episodes = split_episodes(dataset, config.held_out)
+        train, self.held_out_episodes = split_episodes(dataset, config.held_out, config.episodes)
         size = config.optimiser.batch_size
-        self._train = Windows(dataset, self.length, batch_size=size, seed=config.seed + 1, episodes=train, frames=False)
+        self._train = Windows(
+            dataset,
+            self.length,
+            batch_size=size,
+            seed=config.seed + 1,
+            weights=window_weights(dataset, latents, config.dynamics.events),
+            episodes=train,
+            frames=False,
+        )
         held = self.held_out_episodes
         self._held = Windows(dataset, self.length, batch_size=32, seed=config.seed, episodes=held, frames=False)
 
@@ -106,6 +114,15 @@ class LatentSource:
             known=known.to(device),
             texts=[c or None for c in raw["captions"]],
         )
+
+
+def window_weights(dataset: Dataset, latents: np.ndarray, events: float) -> np.ndarray | None:
+    """Weights of frames that make windows rich in events likelier, (frames,); None draws all windows alike.
+
+    Raises:
+        ConfigError: If the share of events is out of range.
+    """
+    return event_weights(dataset, share=events, change=abrupt_change(dataset, latents)) if events else None
 
 
 @torch.no_grad()

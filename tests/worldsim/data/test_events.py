@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from worldsim.data import Dataset, DatasetWriter, Windows, event_frames, event_weights
+from worldsim.data import Dataset, DatasetWriter, Windows, abrupt_change, event_frames, event_weights
 from worldsim.errors import ConfigError
 
 
@@ -56,6 +56,18 @@ def test_windows_with_events_are_drawn_more_often(tmp_path):
 
 def test_without_events_all_frames_weigh_alike(tmp_path):
     assert event_weights(make(tmp_path / "d")).tolist() == [1.0] * 22
+
+
+def test_a_bounce_is_an_abrupt_change_and_steady_motion_is_none(tmp_path):
+    dataset = make(tmp_path / "d")
+    bounce = np.array([0, 1, 2, 3, 4, 3, 2, 1, 0, -1, -2.0])  # turns at frame 4, seen in frame 5
+    values = np.concatenate([3.0 * np.arange(11), bounce])[:, None] * np.ones((1, 6))
+    change = abrupt_change(dataset, values)
+    assert np.flatnonzero(change).tolist() == [11 + 5]
+    assert change[11 + 5] == 4.0  # (-1 - 1)^2
+    assert np.flatnonzero(event_frames(dataset, change=change)).tolist() == [11 + 5]
+    with pytest.raises(ConfigError, match="change"):
+        event_frames(dataset, change=change[:5])
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])

@@ -16,7 +16,7 @@ from worldsim.nn.cache import RingCache
 from worldsim.sizes import SIZES, cost, size
 from worldsim.tokenizer import build_tokenizer
 from worldsim.training import DynamicsConfig, OptimiserConfig, TrainConfig
-from worldsim.training.data import LatentSource, cached_latents, check_dataset
+from worldsim.training.data import LatentSource, cached_latents, check_dataset, window_weights
 from worldsim.training.losses import LatentBatch, dynamics_loss
 from worldsim.training.presets import PRESETS, preset
 from worldsim.training.run import Learner, generator_for
@@ -156,6 +156,37 @@ def test_windows_carry_the_actions_and_rewards_that_led_to_each_frame(
             found.rewards[row, 1:].numpy(), episode.rewards[start : start + source.length - 1] / 2.0
         )
     assert not found.known[:, 0].any()
+
+
+def test_windows_rich_in_events_are_trained_on_more_often(dataset: Dataset, config: TrainConfig) -> None:
+    rng = np.random.default_rng(0)
+    latents = rng.normal(0, 1e-3, (dataset.num_frames, 4, 4, 4)).astype(np.float32)
+    jump = int(dataset.starts[1]) + 8
+    latents[jump : int(dataset.starts[2])] += 1.0
+    share, size = 0.8, 4000
+    rich = replace(
+        config,
+        dynamics=replace(config.dynamics, events=share),
+        optimiser=replace(config.optimiser, batch_size=size),
+    )
+    weights = window_weights(dataset, latents, share)
+    assert weights is not None
+    heavy = np.flatnonzero(weights > 1.0)
+    assert jump in heavy  # beside some of the quiet frames, which make up 5 % together
+    source = LatentSource(dataset, latents, rich, 1.0)
+    raw = source._train.batch(3)
+    begins = dataset.starts[raw["episode"]] + raw["start"]
+    drawn = np.mean((begins <= jump) & (jump < begins + 5))
+    sums = np.convolve(weights, np.ones(5), "valid")
+    allowed = np.concatenate(
+        [s + np.arange(n - 4) for s, n in zip(dataset.starts[:4], dataset.lengths[:4], strict=True)]
+    )
+    hit = allowed[(allowed <= jump) & (jump < allowed + 5)]
+    expected = sums[hit].sum() / sums[allowed].sum()
+    assert expected > 2 * len(hit) / len(allowed)
+    assert drawn == pytest.approx(expected, abs=4 * np.sqrt(expected / size))
+    again = LatentSource(dataset, latents, rich, 1.0).batch(3, torch.device("cpu"))
+    torch.testing.assert_close(again.latents, source.batch(3, torch.device("cpu")).latents, rtol=0, atol=0)
 
 
 def test_mismatched_channels_are_refused(dataset: Dataset, config: TrainConfig) -> None:
