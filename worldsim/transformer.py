@@ -93,13 +93,12 @@ class VideoDiT(nn.Module):
             Block(
                 d,
                 heads,
-                index=i,
                 mlp_ratio=config.mlp_ratio,
                 qk_norm=config.qk_norm,
                 shared_modulation=shared,
                 with_text=config.text is not None,
             )
-            for i in range(config.depth)
+            for _ in range(config.depth)
         )
         self.norm_out = nn.LayerNorm(d, eps=1e-6, elementwise_affine=False)
         self.modulation_out = nn.Sequential(nn.SiLU(), nn.Linear(d, 2 * d))
@@ -110,6 +109,11 @@ class VideoDiT(nn.Module):
     @property
     def _stack(self) -> list[Block]:
         return cast("list[Block]", list(self.blocks))
+
+    def compile_blocks(self) -> None:
+        """Runs the blocks through torch.compile: one block is compiled for each shape of batch, and serves for all."""
+        for block in self._stack:
+            block.compile(dynamic=False)
 
     @property
     def tokens_beside_patches(self) -> int:
@@ -264,7 +268,8 @@ class VideoDiT(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Tokens as the layout arranges them, and conditions per frame, to hidden tokens and their flat patches."""
         shared = c if self.modulation is None else self.modulation(c).unflatten(-1, (HALVES * PARTS, -1))
-        for block, keys in zip(self._stack, text_keys, strict=True):
+        for i, (block, keys) in enumerate(zip(self._stack, text_keys, strict=True)):
+            layout.block = i
             x = block(x, shared, layout, keys)
         shift, scale = layout.per_token(self.modulation_out(c).unflatten(-1, (2, -1))).unbind(-2)
         return x, self.unpatchify(modulate(self.norm_out(x), shift, scale))

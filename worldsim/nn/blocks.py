@@ -17,7 +17,14 @@ HALVES, PARTS = 2, 6  # a block's spatial and temporal half; shift, scale and ga
 
 
 class Layout(Protocol):
-    """How tokens of frames and sequences are arranged, and hence who attends to whom."""
+    """How tokens of frames and sequences are arranged, and hence who attends to whom.
+
+    Attributes:
+        block: Index of the block at work. It is the layout's rather than the block's own, so that all blocks of a
+            transformer are one and the same to a compiler.
+    """
+
+    block: int
 
     def per_token(self, per_frame: Tensor) -> Tensor:
         """Spreads (frames..., parts, C) over the tokens of each frame: (..., parts, C)."""
@@ -27,7 +34,7 @@ class Layout(Protocol):
         """Attention among the tokens of a frame and the text of its sequence; (..., H, D) in and out."""
         ...
 
-    def temporal(self, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+    def temporal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over time among tokens at the same place; (..., H, D) in and out."""
         ...
 
@@ -93,14 +100,12 @@ class Block(nn.Module):
         width: int,
         heads: int,
         *,
-        index: int,
         mlp_ratio: float,
         qk_norm: bool,
         shared_modulation: bool,
         with_text: bool,
     ) -> None:
         super().__init__()
-        self.index = index
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.spatial, self.temporal = (Attention(width, heads, qk_norm=qk_norm) for _ in range(HALVES))
         self.spatial_mlp, self.temporal_mlp = (Mlp(width, mlp_ratio) for _ in range(HALVES))
@@ -131,7 +136,7 @@ class Block(nn.Module):
             x, parts[:PARTS], self.spatial, self.spatial_mlp, lambda q, k, v: layout.spatial(q, k, v, text_kv)
         )
         return self._half(
-            x, parts[PARTS:], self.temporal, self.temporal_mlp, lambda q, k, v: layout.temporal(q, k, v, self.index)
+            x, parts[PARTS:], self.temporal, self.temporal_mlp, layout.temporal
         )
 
     def _half(self, x: Tensor, parts: tuple[Tensor, ...], attention: Attention, mlp: Mlp, mixer) -> Tensor:  # noqa: ANN001
@@ -160,6 +165,7 @@ class DenseLayout:
         self.grid = grid[:, None]  # broadcast over heads
         self.time = (time if time.ndim == 3 else time[None])[:, :, None, None]
         self.mask, self.record = mask, record
+        self.block = 0
 
     def per_token(self, per_frame: Tensor) -> Tensor:
         """(B, F, parts, C) to (B, F, 1, parts, C)."""
@@ -176,12 +182,12 @@ class DenseLayout:
             )
         return attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).unflatten(0, (b, f))
 
-    def temporal(self, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+    def temporal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Layout`."""
         b = q.shape[0]
         q, k = rotate(q, self.time), rotate(k, self.time)
         if self.record is not None:
-            self.record(block, k, v)
+            self.record(self.block, k, v)
         q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
         return attend(q, k, v, self.mask).unflatten(0, (b, -1)).transpose(1, 2)
 
@@ -199,10 +205,10 @@ class StepLayout(DenseLayout):
         super().__init__(grid, time, None)
         self.cache = cache
 
-    def temporal(self, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:
+    def temporal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Layout`."""
         q, k = rotate(q, self.time), rotate(k, self.time)
-        keys, values, mask = self.cache.put(block, k[:, 0], v[:, 0])
+        keys, values, mask = self.cache.put(self.block, k[:, 0], v[:, 0])
         b, n = q.shape[0], q.shape[2]
         out = attend(q.transpose(1, 2).flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask)
         return out.reshape(b, n, 1, *out.shape[2:]).transpose(1, 2)
@@ -227,6 +233,7 @@ class PackedLayout:
         window: int | None,
         text_tokens: int = 0,
     ) -> None:
+        self.block = 0
         device = time.device
         counts = torch.tensor([n for frames, n in shapes for _ in range(frames)], device=device)
         self.frame_of_token = torch.repeat_interleave(counts)
@@ -252,6 +259,6 @@ class PackedLayout:
             k, v = (torch.cat((x, t.flatten(0, 1))) for x, t in zip((k, v), text_kv, strict=True))
         return attend_packed(q, k, v, self.within_frames)
 
-    def temporal(self, q: Tensor, k: Tensor, v: Tensor, block: int) -> Tensor:  # noqa: ARG002 - nothing is recorded
+    def temporal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """See `Layout`."""
         return attend_packed(rotate(q, self.time), rotate(k, self.time), v, self.over_time)

@@ -86,11 +86,11 @@ def _causal_loss(
 
     context = clean
     if feedback:
-        with torch.no_grad():
-            guess, _ = run(clean, 0.7 + 0.3 * draw.uniform(b, f))
-        own = draw.uniform(b, f) < 0.5 * draw.uniform(b, 1)
-        own[:, 0] = False
-        context = torch.where(own[..., None, None, None], guess, clean)
+        own = _own_frames(draw, b, f)[..., None, None, None]
+        for _ in range(1 + int(draw.one() * config.feedback_depth)):
+            with torch.no_grad():
+                guess, _ = run(context, torch.ones_like(levels))
+            context = torch.where(own, guess, clean)
     guess, hidden = run(context, levels)
     loss, parts = _denoising_loss(guess, clean, levels, config)
     if model.config.heads_out:
@@ -137,6 +137,12 @@ def _outcome_loss(
     termination_loss = (ended * known).sum() / count
     loss = config.reward_weight * reward_loss + config.termination_weight * termination_loss
     return loss, {"reward": reward_loss.detach(), "termination": termination_loss.detach()}
+
+
+def _own_frames(draw: "_Draw", b: int, f: int) -> Tensor:
+    """(B, F) boolean: from some frame of each window on, the context is the model's own, as in a rollout."""
+    first = 1 + (f * draw.uniform(b, 1)).long()
+    return torch.arange(f, device=first.device) >= first
 
 
 def _conditions(model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: "_Draw") -> Conditions:

@@ -1,0 +1,97 @@
+"""A run that starts from another checkpoint's weights, and context that is the model's own over several frames."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from worldsim.checkpoint import load_checkpoint
+from worldsim.config import ModelConfig
+from worldsim.data import record
+from worldsim.errors import ActionError, UnknownNameError
+from worldsim.noise import path_named
+from worldsim.training import TrainConfig, train
+from worldsim.training.config import DynamicsConfig
+from worldsim.training.losses import LatentBatch, dynamics_loss
+from worldsim.transformer import Conditions, Output, VideoDiT
+
+
+def test_a_run_goes_on_from_a_checkpoint(config: TrainConfig, tmp_path: Path) -> None:
+    first = train(config, out=tmp_path / "first", show_progress=False)
+    slow = replace(config.optimiser, steps=1, rate=1e-9, warmup=0)
+    # What the preset says of the networks is of no account: the checkpoint's are taken.
+    further = replace(config, start=str(first), optimiser=slow, model=replace(config.model, depth=1))
+    second = train(further, out=tmp_path / "second", show_progress=False)
+    old, new = load_checkpoint(first), load_checkpoint(second)
+    assert new.model.config == old.model.config
+    for name, weight in old.model.state_dict().items():
+        torch.testing.assert_close(new.model.state_dict()[name], weight, rtol=0, atol=1e-7)
+    assert (tmp_path / "first/checkpoint/tokenizer.safetensors").read_bytes() == (
+        tmp_path / "second/checkpoint/tokenizer.safetensors"
+    ).read_bytes()
+    assert not (tmp_path / "second" / "tokenizer").exists()
+    assert new.meta["training"]["start"] == str(first)
+
+
+def test_other_actions_are_refused(config: TrainConfig, tmp_path: Path) -> None:
+    first = train(config, out=tmp_path / "first", show_progress=False)
+    room = tmp_path / "room"
+    record("envs:Room-v0", episodes=2, seed=0, path=room, max_steps=8, truth=False, progress=False, size=(32, 32))
+    with pytest.raises(ActionError, match="dataset with"):
+        train(replace(config, data=str(tmp_path / "room"), start=str(first)), out=tmp_path / "second")
+
+
+def test_a_start_that_is_not_there_is_named(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="nowhere"):
+        train(replace(config, start="nowhere"), out=tmp_path / "run")
+
+
+class Counter(VideoDiT):
+    """Predicts for each noisy frame one more than the clean stream shows in the frame before it."""
+
+    contexts: list[torch.Tensor]
+
+    def forward(
+        self,
+        latents: torch.Tensor,
+        levels: torch.Tensor,
+        conditions: Conditions,
+        *,
+        positions: torch.Tensor,
+        mask: torch.Tensor | None,
+        record: object = None,
+    ) -> Output:
+        f = latents.shape[1] // 2
+        context = latents[:, :f]
+        self.contexts.append(context[0, :, 0, 0, 0])
+        guess = torch.cat((context[:, :1], context[:, :-1] + 1.0), dim=1)
+        hidden = torch.zeros(*latents.shape[:2], 1, self.config.width)
+        return Output(prediction=torch.cat((context, guess), dim=1), hidden=hidden)
+
+
+def test_own_context_deepens_pass_by_pass() -> None:
+    """After n passes, frame i of the context is what a rollout of min(i, n) steps says."""
+    model = Counter(ModelConfig(latent_channels=4, width=16, depth=1, heads=2, window=3, heads_out=False))
+    model.path, model.contexts = path_named("rectified_flow"), []
+    frames, depth = 8, 3
+    quiet = DynamicsConfig(bidirectional=0.0, context_noise=0.0, feedback_depth=depth)
+    truth = LatentBatch(
+        latents=torch.zeros(1, frames, 4, 2, 2),
+        actions=None,
+        rewards=torch.zeros(1, frames),
+        terminated=torch.zeros(1, frames, dtype=torch.bool),
+        known=torch.ones(1, frames, dtype=torch.bool),
+        texts=[None],
+    )
+    seen = set()
+    for seed in range(40):
+        model.contexts.clear()
+        dynamics_loss(model, truth, quiet, torch.Generator().manual_seed(seed), feedback=True)
+        passes = len(model.contexts) - 1
+        last = model.contexts[-1].tolist()
+        own = [value > 0 for value in last]
+        first = own.index(True) if any(own) else frames
+        assert last == [0.0] * first + [float(min(i + 1, passes)) for i in range(frames - first)]
+        seen.add((passes, first < frames))
+    assert {passes for passes, _ in seen} == {1, 2, 3}
