@@ -1,24 +1,15 @@
 """Physics-IQ's motion masks and its downscaling: where something moves, frame by frame."""
 
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
 
 from eval.errors import MeasureError
+from eval.physics.running_background import MASK_ON, moving
 
-BLUR_PX = 5
-MORPHOLOGY_PX = 5
-BACKGROUND_SHARE = 0.3
 THRESHOLD_LEVELS = 10
 SHRINK = 4
-MASK_ON = 255
-# How far a moving pixel acts: opening and closing reach two pixels each, twice.
-REACH_PX = 8
-# Reach of a 5×5 window.
-HALF_PX = 2
-# Pixels that are masked at once: what fits a core's cache.
-BLOCK_PIXELS = 1 << 17
+# Pixels whose colours fit a core's second cache.
+READ_PIXELS = 1 << 16
 
 
 def motion_masks(frames: np.ndarray, *, threshold: int = THRESHOLD_LEVELS) -> np.ndarray:
@@ -41,8 +32,8 @@ def motion_masks(frames: np.ndarray, *, threshold: int = THRESHOLD_LEVELS) -> np
     """
     check_video(frames)
     masks = np.zeros(frames.shape[:3], bool)
-    for block, rows, columns, moving in _moving(_luma(frames), threshold):
-        masks[block, rows, columns] = moving > 0
+    for block, rows, columns, found in moving(_read(frames), threshold):
+        masks[block, rows, columns] = found > 0
     return masks
 
 
@@ -55,103 +46,47 @@ def condense(frames: np.ndarray, *, factor: int = SHRINK, antialias: bool = Fals
         uint8 (T, h, w, 3) and bool (T, h, w).
     """
     check_video(frames)
-    small = shrink(frames, factor=factor, antialias=antialias)
-    masks = np.zeros(small.shape[:3], bool)
     height, width = frames.shape[1:3]
+    _check_factor(height, width, factor)
+    small = np.empty((len(frames), height // factor, width // factor, 3), np.uint8)
+    luma = _read(frames, small, factor, antialias=antialias)
+    masks = np.zeros(small.shape[:3], bool)
     aligned = height % factor == 0 and width % factor == 0
-    for block, rows, columns, moving in _moving(_luma(frames), THRESHOLD_LEVELS):
+    for block, rows, columns, found in moving(luma, THRESHOLD_LEVELS):
         # A part of whole blocks shrinks by itself as it does inside the image; blocks that do not tile the image never.
         top, left = (rows.start // factor * factor, columns.start // factor * factor) if aligned else (0, 0)
         bottom, right = (-(-rows.stop // factor) * factor, -(-columns.stop // factor) * factor)
-        part = np.zeros(
-            (len(moving), (bottom if aligned else height) - top, (right if aligned else width) - left), bool
-        )
-        part[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = moving > 0
-        found = shrink(part, factor=factor, antialias=antialias)
+        part = np.zeros((len(found), (bottom if aligned else height) - top, (right if aligned else width) - left), bool)
+        part[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = found > 0
+        shrunk = shrink(part, factor=factor, antialias=antialias)
         y, x = top // factor, left // factor
-        masks[block, y : y + found.shape[1], x : x + found.shape[2]] = found
+        masks[block, y : y + shrunk.shape[1], x : x + shrunk.shape[2]] = shrunk
     return small, masks
 
 
-def _luma(frames: np.ndarray) -> np.ndarray:
+def _read(
+    frames: np.ndarray, small: np.ndarray | None = None, factor: int = 1, *, antialias: bool = False
+) -> np.ndarray:
+    """Luma (T, H, W) of frames (T, H, W, 3); fills `small` with the shrunk frames while the same pixels are at hand."""
     count, height, width, _ = frames.shape
-    # Luma is pointwise: one call converts all frames, one below the other.
-    stacked = np.ascontiguousarray(frames).reshape(count * height, width, 3)
-    return cv2.cvtColor(stacked, cv2.COLOR_RGB2GRAY).reshape(count, height, width)
+    luma = np.empty((count, height, width), np.uint8)
+    # Luma is pointwise, and blocks that tile the image do not straddle frames: all frames are one tall picture.
+    tall, tall_luma = np.ascontiguousarray(frames).reshape(-1, width, 3), luma.reshape(-1, width)
+    tiled = small is not None and factor > 1 and height % factor == 0 and width % factor == 0
+    step = max(1, READ_PIXELS // width // factor) * factor
+    for start in range(0, len(tall), step):
+        part = tall[start : start + step]
+        cv2.cvtColor(part, cv2.COLOR_RGB2GRAY, dst=tall_luma[start : start + step])
+        if small is not None and tiled:
+            target = small.reshape(-1, *small.shape[2:])[start // factor : (start + len(part)) // factor]
+            cv2.resize(part, target.shape[1::-1], dst=target, interpolation=_interpolation(antialias))
+    if small is not None and not tiled:
+        small[:] = shrink(frames, factor=factor, antialias=antialias)
+    return luma
 
 
-def _moving(luma: np.ndarray, threshold: int) -> Iterator[tuple[slice, slice, slice, np.ndarray]]:
-    """What moves in luma (T, H, W), block by block of frames.
-
-    Yields:
-        The block's frames, rows and columns, and the masks (n, h, w), 0 or 255, of these; there are none elsewhere.
-    """
-    # Blur and average are convex combinations, so no mask can arise where luma never spans more than the threshold.
-    spans = (luma.max(axis=0) - luma.min(axis=0) > threshold).view(np.uint8)
-    arena = _grown_box(spans, BLUR_PX + REACH_PX)
-    if arena is None:
-        return
-    height, width = spans[arena].shape
-    at_once = max(1, min(len(luma), BLOCK_PIXELS // (height * width)))
-    # Frames lie side by side, mirrored columns between them: long rows, and one call for all.
-    mirror = np.pad(np.arange(width), HALF_PX, mode="reflect")
-    inside = slice(HALF_PX, HALF_PX + width)
-    wide, smooth, level = (np.zeros((height, at_once, width + 2 * HALF_PX), np.uint8) for _ in range(3))
-    flat, flat_smooth, flat_level = (a.reshape(height, -1) for a in (wide, smooth, level))
-    rounding = np.empty((height, width), np.float32)
-    background: np.ndarray | None = None
-    for start in range(0, len(luma), at_once):
-        block = slice(start, min(start + at_once, len(luma)))
-        count = block.stop - block.start
-        frames = luma[(block, *arena)].transpose(1, 0, 2)
-        wide[:, :count, inside] = frames
-        wide[:, :count, :HALF_PX], wide[:, :count, -HALF_PX:] = (
-            frames[..., mirror[:HALF_PX]],
-            frames[..., mirror[-HALF_PX:]],
-        )
-        cv2.GaussianBlur(flat, (BLUR_PX, BLUR_PX), 0, dst=flat_smooth)
-        for i in range(count):
-            if background is None:
-                background = smooth[:, 0, inside].astype(np.float64)
-                level[:, 0] = smooth[:, 0]
-                continue
-            cv2.accumulateWeighted(smooth[:, i, inside], background, BACKGROUND_SHARE)
-            # Averages of integers often end in .5: the float32 in between decides which way these round.
-            rounding[:] = background
-            cv2.convertScaleAbs(rounding, dst=level[:, i, inside])
-        cv2.absdiff(flat_smooth, flat_level, dst=flat_level)
-        cv2.threshold(flat_level, threshold, MASK_ON, cv2.THRESH_BINARY, dst=flat_level)
-        moved = level[:, :count, inside]
-        # Nothing outside the box of what moves, grown by the reach of opening and closing, can change.
-        box = _grown_box(moved.max(axis=1), REACH_PX)
-        if box is not None:
-            rows, columns = box
-            masks = _open_and_close(moved[rows, :, columns])
-            yield block, _shifted(rows, arena[0]), _shifted(columns, arena[1]), masks.transpose(1, 0, 2)
-
-
-def _open_and_close(masks: np.ndarray) -> np.ndarray:
-    """Opening, then closing, of masks (h, n, w), with a 5×5 square; what lies outside a mask never decides."""
-    square = np.ones((MORPHOLOGY_PX, MORPHOLOGY_PX), np.uint8)
-    wide = np.pad(masks, ((0, 0), (0, 0), (HALF_PX, HALF_PX)))
-    flat = wide.reshape(len(wide), -1)
-    for step, outside in ((cv2.erode, MASK_ON), (cv2.dilate, 0), (cv2.dilate, 0), (cv2.erode, MASK_ON)):
-        wide[..., :HALF_PX] = wide[..., -HALF_PX:] = outside
-        step(flat, square, dst=flat)
-    return wide[..., HALF_PX:-HALF_PX]
-
-
-def _grown_box(mask: np.ndarray, margin: int) -> tuple[slice, slice] | None:
-    """The bounding box of what is on, grown by a margin inside the image; None if nothing is."""
-    x, y, w, h = cv2.boundingRect(mask)
-    if not w:
-        return None
-    rows = slice(max(y - margin, 0), min(y + h + margin, mask.shape[0]))
-    return rows, slice(max(x - margin, 0), min(x + w + margin, mask.shape[1]))
-
-
-def _shifted(part: slice, origin: slice) -> slice:
-    return slice(part.start + origin.start, part.stop + origin.start)
+def _interpolation(antialias: bool) -> int:  # noqa: FBT001 - private, one argument
+    return cv2.INTER_AREA if antialias else cv2.INTER_LINEAR
 
 
 def shrink(video: np.ndarray, *, factor: int = SHRINK, antialias: bool = False) -> np.ndarray:
@@ -170,15 +105,10 @@ def shrink(video: np.ndarray, *, factor: int = SHRINK, antialias: bool = False) 
         MeasureError: If nothing would be left.
     """
     height, width = video.shape[1:3]
-    if factor < 1 or min(height, width) < factor:
-        raise MeasureError(
-            expected=f"frames of at least {factor}×{factor} pixels",
-            got=f"{height}×{width}",
-            remedy="Use a smaller factor, at least 1.",
-        )
+    _check_factor(height, width, factor)
     if factor == 1:
         return video
-    how = cv2.INTER_AREA if antialias else cv2.INTER_LINEAR
+    how = _interpolation(antialias)
     is_mask = video.dtype == bool
     levels = video.view(np.uint8) * np.uint8(MASK_ON) if is_mask else video
     size = (width // factor, height // factor)
@@ -190,6 +120,15 @@ def shrink(video: np.ndarray, *, factor: int = SHRINK, antialias: bool = False) 
     else:
         small = np.stack([cv2.resize(frame, size, interpolation=how) for frame in levels])
     return small > MASK_ON // 2 if is_mask else small
+
+
+def _check_factor(height: int, width: int, factor: int) -> None:
+    if factor < 1 or min(height, width) < factor:
+        raise MeasureError(
+            expected=f"frames of at least {factor}×{factor} pixels",
+            got=f"{height}×{width}",
+            remedy="Use a smaller factor, at least 1.",
+        )
 
 
 def resample(frames: np.ndarray, *, fps: float, to_fps: float) -> np.ndarray:
