@@ -1,11 +1,14 @@
 """What pymunk's solver did between bodies during a frame, gathered from its substeps."""
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
-from struct import calcsize
 
+import numpy as np
 import pymunk
 from pymunk import batch
+
+from envs.bounce.engine import Reader
 
 _FIELDS = (
     batch.ArbiterFields.BODY_A_ID
@@ -17,7 +20,6 @@ _FIELDS = (
     | batch.ArbiterFields.DISTANCE_1
 )
 _INTS, _FLOATS = 3, 7
-_ROW_BYTES = _INTS * calcsize("P")
 
 
 @dataclass(slots=True)
@@ -45,71 +47,82 @@ class ContactLog:
     """Collects the contacts of one frame, substep by substep.
 
     Args:
+        space: Where they occur.
         number: pymunk's id of each body -> its slot, or a negative number for those that do not move.
     """
 
-    def __init__(self, number: Mapping[int, int]) -> None:
-        self._number = number
-        self._buffer = batch.Buffer()
+    def __init__(self, space: pymunk.Space, number: Mapping[int, int]) -> None:
+        self._reader = Reader(space, _FIELDS)
+        self._ids = np.array(sorted(number), np.uintp)
+        self._number = [number[i] for i in self._ids.tolist()]
         self.clear()
 
     def clear(self) -> None:
         """Forgets everything."""
-        self._buffer.clear()
+        self._reader.clear()
         self._steps: list[int] = []
-        self._ends: list[int] = []
+        self._ends: list[int] = [0]
 
-    def look(self, space: pymunk.Space, step: int) -> bool:
+    def look(self, step: int) -> bool:
         """Notes what touches after a substep, and tells whether anything does."""
-        buffer, ends = self._buffer, self._ends
-        # pymunk appends to a buffer that is not cleared.
-        batch.get_space_arbiters(space, _FIELDS, buffer)
-        end = len(buffer.int_buf())
-        if end == (ends[-1] if ends else 0):
+        end = self._reader.read() // _INTS
+        if end == self._ends[-1]:
             return False
-        ends.append(end)
+        self._ends.append(end)
         self._steps.append(step)
         return True
 
     def contacts(self, dt_s: float) -> list[Contact]:
         """One contact for each pair of bodies, in order of first touch."""
-        ints, floats = self._read()
-        found: dict[tuple[int, int], Contact] = {}
-        row = 0
-        for step, end in zip(self._steps, self._ends, strict=True):
-            for k in range(row, end // _ROW_BYTES):
-                one, two = ints[_INTS * k], ints[_INTS * k + 1]
-                key = (one, two) if one < two else (two, one)
-                contact = found.get(key)
-                if contact is None:
-                    a, b, x, y, nx, ny, px, py, _ = self._oriented(k, ints, floats)
-                    found[key] = Contact(a, b, (px, py), (nx, ny), [x, y], step * dt_s)
-                else:
-                    sign = 1.0 if contact.b == self._number[one] else -1.0
-                    contact.impulse_n_s[0] += sign * floats[_FLOATS * k]
-                    contact.impulse_n_s[1] += sign * floats[_FLOATS * k + 1]
-            row = end // _ROW_BYTES
+        if not self._steps:
+            return []
+        count = len(self._ids)
+        bodies, floats = self._rows(0)
+        low, high = np.minimum(*bodies.T), np.maximum(*bodies.T)
+        pair = low * count + high
+        # Written back to front, so that the first row of each pair is what stays.
+        first = np.full(count**2, -1)
+        first[pair[::-1]] = np.arange(len(pair) - 1, -1, -1)
+        # pymunk's impulse acts on its first body; summed here is that on the body of the lower id.
+        sign = np.where(bodies[:, 0] == low, 1.0, -1.0)
+        total = [np.bincount(pair, sign * floats[:, axis]) for axis in (0, 1)]
+        found = []
+        for key in np.flatnonzero(first >= 0).tolist():
+            row = int(first[key])
+            a, b, turn, nx, ny, px, py, _ = self._oriented(bodies[row], floats[row])
+            turn *= float(sign[row])
+            impulse = [turn * float(total[0][key]), turn * float(total[1][key])]
+            step = self._steps[bisect_right(self._ends, row) - 1]
+            found.append(Contact(a, b, (px, py), (nx, ny), impulse, step * dt_s))
         # pymunk lists contacts in the order of memory addresses, which differs from run to run.
-        return sorted(found.values(), key=lambda c: (c.time_s, c.a, c.b))
+        return sorted(found, key=lambda c: (c.time_s, c.a, c.b))
+
+    def touches(self, step: int) -> bool:
+        """Whether anything touched after a substep."""
+        return bool(self._steps) and self._steps[-1] == step
 
     def overlaps(self, step: int) -> list[tuple[int, int, float, float, float]]:
         """Contacts (a, b, normal x, normal y, depth in metres) after one substep, where bodies overlap."""
-        if not self._steps or self._steps[-1] != step:
+        if not self.touches(step):
             return []
-        ints, floats = self._read()
-        first = self._ends[-2] // _ROW_BYTES if len(self._ends) > 1 else 0
-        rows = (self._oriented(k, ints, floats) for k in range(first, self._ends[-1] // _ROW_BYTES))
-        return sorted((a, b, nx, ny, -distance) for a, b, _, _, nx, ny, _, _, distance in rows if distance < 0)
+        bodies, floats = self._rows(self._ends[-2])
+        deep = np.flatnonzero(floats[:, -1] < 0.0)
+        rows = (self._oriented(bodies[k], floats[k]) for k in deep)
+        return sorted((a, b, nx, ny, -distance) for a, b, _, nx, ny, _, _, distance in rows)
 
-    def _read(self) -> tuple[Sequence[int], Sequence[float]]:
-        buffer = self._buffer
-        return memoryview(buffer.int_buf()).cast("P").tolist(), memoryview(buffer.float_buf()).cast("d").tolist()
+    def _rows(self, start: int) -> tuple[np.ndarray, np.ndarray]:
+        """Bodies (R, 2) as indices of `_ids`, and floating-point fields (R, 7), of the rows from `start` on."""
+        ids = self._reader.ints().reshape(-1, _INTS)[start:, :2]
+        return np.searchsorted(self._ids, ids), self._reader.floats().reshape(-1, _FLOATS)[start:]
 
-    def _oriented(self, k: int, ints: Sequence[int], floats: Sequence[float]) -> tuple:
-        """Row k as a, b, impulse on b, normal from a to b, point, distance; a is a slot, the smaller where both are."""
-        a, b = self._number[ints[_INTS * k]], self._number[ints[_INTS * k + 1]]
-        x, y, nx, ny, *place = floats[_FLOATS * k : _FLOATS * (k + 1)]
-        # pymunk's impulse acts on its first body, its normal points away from it.
+    def _oriented(self, bodies: np.ndarray, row: np.ndarray) -> tuple:
+        """A row as a, b, sign of the impulse on b, normal from a to b, point, distance.
+
+        a is a slot, the smaller where both are.
+        """
+        a, b = (self._number[k] for k in bodies.tolist())
+        _, _, nx, ny, *place = row.tolist()
+        # pymunk's normal points away from its first body.
         if a < 0 or 0 <= b < a:
-            return b, a, x, y, -nx, -ny, *place
-        return a, b, -x, -y, nx, ny, *place
+            return b, a, 1.0, -nx, -ny, *place
+        return a, b, -1.0, nx, ny, *place

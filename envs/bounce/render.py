@@ -16,6 +16,7 @@ from envs.errors import SceneError
 BACKGROUND = (232, 232, 226)
 ROD_WIDTH_M = 0.12
 _MAX_EDGES = 4
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,14 @@ class Renderer:
         self._shapes = _Shapes(every[:n], self.scale)
         self._others = _Shapes(every[n:], self.scale) if morph_into else None
         self._y = np.arange(self._side, dtype=np.float32)
-        # Colour planes (3, H, W): numpy is several times faster along rows of pixels than along three channels.
-        self._canvas = np.empty((3, self.height, self.width), np.float32)
-        self._canvas[:] = _plane(BACKGROUND)
+        self._labels = np.arange(1, n + 1, dtype=np.float32)[:, None, None]
+        self._x_px, self._y_px = np.arange(self.width)[None] + 0.5, np.arange(self.height)[:, None] + 0.5
+        # Planes of colour (3) and labels: numpy is several times faster along rows of pixels than along channels.
+        self._canvas = np.zeros((4, self.height, self.width), np.float32)
+        self._canvas[:3] = _plane(BACKGROUND)
         for fixture in fixtures:
             if fixture.kind != "occluder":
-                self._paint(self._canvas, fixture)
+                self._paint(self._canvas[:3], fixture)
         self._occluders = [
             (self._fixture_coverage(f), _plane(PALETTE[f.colour])) for f in fixtures if f.kind == "occluder"
         ]
@@ -105,11 +108,10 @@ class Renderer:
         """Draws the solids at (N, 2), turned by (N,); later slots lie over earlier ones, occluders over all."""
         n, (h, w) = len(position_m), (self.height, self.width)
         centre = self.to_px(position_m)
-        canvas = self._canvas.copy()
-        segmentation = np.zeros((h, w), np.int16)
-        masks = np.zeros((n, h, w), bool)
+        canvas, masks = self._canvas.copy(), np.zeros((n, h, w), bool)
+        colours = canvas[:3]
         for rod in self.rods:
-            self._draw_rod(canvas, rod.pivot_m, position_m[rod.solid])
+            self._draw_rod(colours, rod.pivot_m, position_m[rod.solid])
         if n:
             corner, coverage = self._coverage(centre, angle_rad, look)
             inside = coverage >= 0.5
@@ -118,12 +120,13 @@ class Renderer:
                 coverage *= look.opacity[:, None, None].astype(np.float32)
                 inside &= look.opacity[:, None, None] >= 0.5
                 colour = look.colour.astype(np.float32)
-            self._compose(canvas, segmentation, masks, corner, coverage, inside, colour)
+            self._compose(canvas, masks, corner, coverage, inside, colour)
+        segmentation = canvas[3].astype(np.int16)
         for cover, colour in self._occluders:
-            canvas += cover * (colour - canvas)
+            colours += cover * (colour - colours)
             segmentation[cover >= 0.5] = 0
-        canvas += 0.5
-        planes, frame = canvas.astype(np.uint8), np.empty((h, w, 3), np.uint8)
+        colours += 0.5
+        planes, frame = colours.astype(np.uint8), np.empty((h, w, 3), np.uint8)
         for channel in range(3):
             frame[..., channel] = planes[channel]
         return Drawing(frame, segmentation, masks, centre)
@@ -131,7 +134,6 @@ class Renderer:
     def _compose(
         self,
         canvas: np.ndarray,
-        segmentation: np.ndarray,
         masks: np.ndarray,
         corner: list[list[int]],
         coverage: np.ndarray,
@@ -139,21 +141,25 @@ class Renderer:
         colour: np.ndarray,
     ) -> None:
         """Lays the patches of all solids over the canvas in slot order; what can be done at once for all is."""
-        kept = 1.0 - coverage
-        added = coverage[:, None] * colour[:, :, None, None]
-        label = inside * np.arange(1, len(corner) + 1, dtype=np.int16)[:, None, None]
-        side, h, w = self._side, self.height, self.width
+        n, side, h, w = len(corner), self._side, self.height, self.width
+        kept, added = np.empty((2, n, 4, side, side), np.float32)
+        np.subtract(1.0, coverage[:, None], out=kept[:, :3])
+        np.logical_not(inside, out=kept[:, 3])
+        np.multiply(coverage[:, None], colour[:, :, None, None], out=added[:, :3])
+        np.multiply(inside, self._labels, out=added[:, 3])
         for k, (x, y) in enumerate(corner):
-            xs, ys, xe, ye = max(x, 0), max(y, 0), min(x + side, w), min(y + side, h)
-            if xs >= xe or ys >= ye:
-                continue
-            rows, columns = slice(ys, ye), slice(xs, xe)
-            part = slice(ys - y, ye - y), slice(xs - x, xe - x)
-            view, labels = canvas[:, rows, columns], segmentation[rows, columns]
-            view *= kept[k][part]
-            view += added[k][:, part[0], part[1]]
-            np.maximum(labels, label[k][part], out=labels)
-            masks[k, rows, columns] = inside[k][part]
+            keep, add, solid = kept[k], added[k], inside[k]
+            xs, ys, xe, ye = x, y, x + side, y + side
+            if x < 0 or y < 0 or xe > w or ye > h:
+                xs, ys, xe, ye = max(x, 0), max(y, 0), min(xe, w), min(ye, h)
+                if xs >= xe or ys >= ye:
+                    continue
+                part = slice(ys - y, ye - y), slice(xs - x, xe - x)
+                keep, add, solid = keep[:, *part], add[:, *part], solid[part]
+            view = canvas[:, ys:ye, xs:xe]
+            view *= keep
+            view += add
+            masks[k, ys:ye, xs:xe] = solid
 
     def _coverage(self, centre: np.ndarray, angle: np.ndarray, look: Look | None) -> tuple[list[list[int]], np.ndarray]:
         """Patch corners (x, y) and covered shares (N, S, S) of the pixels of each patch."""
@@ -170,16 +176,18 @@ class Renderer:
         return corner.tolist(), coverage
 
     def _draw_rod(self, canvas: np.ndarray, pivot_m: tuple[float, float], bob_m: np.ndarray) -> None:
-        ends = self.to_px(np.array([pivot_m, bob_m]))
-        cover = self._capsule_coverage(ends, 0.5 * ROD_WIDTH_M * self.scale)
-        canvas += cover * (_plane(PALETTE["grey"]) - canvas)
+        ends, radius = self.to_px(np.array([pivot_m, bob_m])), 0.5 * ROD_WIDTH_M * self.scale
+        (left, top), (right, bottom) = (ends.min(axis=0) - radius).tolist(), (ends.max(axis=0) + radius).tolist()
+        columns = slice(max(int(left) - 1, 0), max(int(right) + 2, 0))
+        rows = slice(max(int(top) - 1, 0), max(int(bottom) + 2, 0))
+        part = canvas[:, rows, columns]
+        part += self._capsule_coverage(ends, radius, rows, columns) * (_plane(PALETTE["grey"]) - part)
 
-    def _grid(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.arange(self.width)[None] + 0.5, np.arange(self.height)[:, None] + 0.5
-
-    def _capsule_coverage(self, ends_px: np.ndarray, radius_px: float) -> np.ndarray:
+    def _capsule_coverage(
+        self, ends_px: np.ndarray, radius_px: float, rows: slice = _ALL, columns: slice = _ALL
+    ) -> np.ndarray:
         """Coverage (H, W) float32 of the widened segment between two points (2, 2); a disc where they agree."""
-        x, y = self._grid()
+        x, y = self._x_px[:, columns], self._y_px[rows]
         a, along = ends_px[0], ends_px[1] - ends_px[0]
         share = ((x - a[0]) * along[0] + (y - a[1]) * along[1]) / max(float(along @ along), 1e-12)
         share = np.clip(share, 0.0, 1.0)
@@ -190,8 +198,7 @@ class Renderer:
         corners = np.asarray(fixture.vertices_m, float)
         if len(corners) < 3:
             return self._capsule_coverage(self.to_px(corners[[0, -1]]), fixture.radius_m * self.scale)
-        x, y = self._grid()
-        x_m, y_m = x, self.height - y
+        x_m, y_m = self._x_px, self.height - self._y_px
         planes = _half_planes(corners * self.scale)
         offset = 0.5 + fixture.radius_m * self.scale
         return np.prod([np.clip(offset + o - nx * x_m - ny * y_m, 0.0, 1.0) for nx, ny, o in planes], axis=0).astype(
@@ -233,7 +240,7 @@ class _Shapes:
             k = self._poly
             nx, ny, offset = (self._edges[:, :, i, None, None] for i in range(3))
             behind = np.clip((offset + np.float32(0.5)) - nx * x[k, None] - ny * y[k, None], 0.0, 1.0)
-            coverage[k] = behind.prod(axis=1)
+            coverage[k] = behind[:, 0] * behind[:, 1] * behind[:, 2] * behind[:, 3]
         return coverage
 
 

@@ -31,8 +31,8 @@ def contact_rows(contacts: list[Contact], capacity: int) -> np.ndarray:
     rows = np.zeros((capacity, len(CONTACT_COLUMNS)))
     rows[len(contacts) :, 0] = -1.0
     assert len(contacts) <= capacity
-    for row, c in zip(rows, contacts, strict=False):
-        row[:] = (c.a, c.b, *c.point_m, *c.normal, *c.impulse_n_s, c.time_s)
+    if contacts:
+        rows[: len(contacts)] = [(c.a, c.b, *c.point_m, *c.normal, *c.impulse_n_s, c.time_s) for c in contacts]
     return rows
 
 
@@ -73,7 +73,7 @@ class Truth:
         position[:n], velocity[:n] = state.position_m, state.velocity_m_per_s
         angle[:n], spin[:n] = state.angle_rad, state.angular_velocity_rad_per_s
         momentum[:n] = mass[:, None] * velocity[:n]
-        squared = np.sum(velocity[:n] ** 2, axis=1)
+        squared = velocity[:n, 0] ** 2 + velocity[:n, 1] ** 2
         energy[:n, 0] = 0.5 * (mass * squared + self._moment * spin[:n] ** 2)
         energy[:n, 1] = -mass * (position[:n] @ gravity)
         centroid[:n] = drawing.centroid_px
