@@ -11,10 +11,10 @@ from dataclasses import replace
 import torch
 
 from worldsim.sizes import cost
+from worldsim.training.draws import generators_for
 from worldsim.training.losses import LatentBatch, dynamics_loss
 from worldsim.training.phase import autocast, pick_device
 from worldsim.training.presets import preset
-from worldsim.training.run import generator_for
 from worldsim.transformer import VideoDiT
 
 ACTIONS = 5
@@ -69,7 +69,7 @@ def updates(name: str, count: int, precision: str, device: torch.device) -> tupl
 
     def update() -> None:
         with autocast(device, precision):
-            loss, _ = dynamics_loss(model, batch, quiet, generator_for(0, "bench", 0), feedback=False)
+            loss, _ = dynamics_loss(model, batch, quiet, generators_for(0, "bench", 0, range(b)), feedback=False)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()

@@ -13,7 +13,8 @@ class OptimiserConfig(Config):
 
     Attributes:
         steps: Updates in all.
-        batch_size: Windows an update.
+        batch_size: Windows an update, in all processes together.
+        accumulate: Parts that each process computes its share of the batch in, one after another, to save memory.
         rate: Peak learning rate.
         warmup: Updates over which the rate rises.
         decay: Share of the updates, at the end, over which the rate falls.
@@ -24,6 +25,7 @@ class OptimiserConfig(Config):
 
     steps: int
     batch_size: int
+    accumulate: int = 1
     rate: float = 1e-3
     warmup: int = 100
     decay: float = 0.25
@@ -32,10 +34,10 @@ class OptimiserConfig(Config):
     ema: float = 0.999
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 1 or self.rate <= 0:
+        if min(self.steps, self.batch_size, self.accumulate) < 1 or self.rate <= 0:
             raise ConfigError(
-                expected="steps, batch_size and rate above 0",
-                got=f"{self.steps}, {self.batch_size}, {self.rate}",
+                expected="steps, batch_size, accumulate and rate above 0",
+                got=f"{self.steps}, {self.batch_size}, {self.accumulate}, {self.rate}",
                 remedy="Raise them.",
             )
 
@@ -136,6 +138,8 @@ class TrainConfig(Config):
         start_with: What of it to take: "world" is both networks, "tokenizer" leaves the transformer to be trained anew,
             with the shape that `model` says.
         episodes: Train on so many of the dataset's episodes only, the first ones; 0 for all.
+        shard: Whether the processes that `torchrun` starts share the transformer's weights, gradients and moments
+            (FSDP2) rather than hold a copy each (DDP).
         threads: CPU threads; 0 leaves PyTorch's choice.
         log_every: Updates between two lines of metrics.
         save_minutes: Minutes between two saved states.
@@ -158,6 +162,7 @@ class TrainConfig(Config):
     start: str = ""
     start_with: Literal["world", "tokenizer"] = "world"
     episodes: int = 0
+    shard: bool = False
     threads: int = 0
     log_every: int = 20
     save_minutes: float = 2.0

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from worldsim.training.config import TrainConfig
 from worldsim.training.losses import LatentBatch
 from worldsim.training.phase import autocast
 from worldsim.video import to_model
+
+LATENTS = "latents.npy"
 
 
 def split_episodes(dataset: Dataset, held_out: float, limit: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -47,9 +51,13 @@ class FrameSource:
         held_windows = Windows(dataset, length, batch_size=64, seed=config.seed, episodes=held, memory_gib=0.0)
         self._held = held_windows.batch(0)["frames"]
 
-    def batch(self, step: int, device: torch.device) -> Tensor:
-        """(B, T, 3, H, W) in [-1, 1] of update `step`."""
-        return to_model(self._train.batch(step)["frames"], device)
+    def batch(self, step: int, device: torch.device, rows: range | None = None) -> Tensor:
+        """(B, T, 3, H, W) in [-1, 1] of update `step`, or some rows of it."""
+        return to_model(self._train.batch(step, _slice(rows))["frames"], device)
+
+    def describe(self, step: int) -> str:
+        """Which frames the batch of update `step` holds."""
+        return _describe(self._train.batch(step))
 
     def held_out(self, device: torch.device) -> Tensor:
         """The same frames every time, from held-out episodes."""
@@ -84,9 +92,13 @@ class LatentSource:
         held = self.held_out_episodes
         self._held = Windows(dataset, self.length, batch_size=32, seed=config.seed, episodes=held, frames=False)
 
-    def batch(self, step: int, device: torch.device) -> LatentBatch:
-        """The windows of update `step`."""
-        return self._convert(self._train.batch(step), device)
+    def batch(self, step: int, device: torch.device, rows: range | None = None) -> LatentBatch:
+        """The windows of update `step`, or some rows of them."""
+        return self._convert(self._train.batch(step, _slice(rows)), device)
+
+    def describe(self, step: int) -> str:
+        """Which windows the batch of update `step` holds."""
+        return _describe(self._train.batch(step))
 
     def held_out(self, index: int, device: torch.device) -> LatentBatch:
         """Windows of held-out episodes; the same for the same index."""
@@ -137,7 +149,7 @@ def cached_latents(dataset: Dataset, tokenizer: Tokenizer, folder: Path, config:
     """
     device = next(tokenizer.parameters()).device
     key = {"data": dataset.digest(), "tokenizer": _weights_hash(tokenizer)}
-    file, about = folder / "latents.npy", folder / "latents.json"
+    file, about = folder / LATENTS, folder / "latents.json"
     if file.exists() and about.exists() and json.loads(about.read_text()) == key:
         return np.load(file, mmap_mode="r")
     height, width = dataset.frame_size
@@ -181,6 +193,15 @@ def reward_scale(dataset: Dataset) -> float:
     rewards = dataset.read("rewards")
     found = rewards[rewards != 0]
     return float(max(np.sqrt(np.mean(found**2)), 1e-3)) if len(found) else 1.0
+
+
+def _slice(rows: range | None) -> slice:
+    return slice(None) if rows is None else slice(rows.start, rows.stop)
+
+
+def _describe(raw: Mapping[str, Any]) -> str:
+    places = ", ".join(f"{e}:{s}" for e, s in zip(raw["episode"], raw["start"], strict=True))
+    return f"the windows (episode:first frame) {places}"
 
 
 def _encode_everywhere(tokenizer: Tokenizer, frames: np.ndarray, device: torch.device) -> np.ndarray:

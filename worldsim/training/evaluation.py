@@ -12,10 +12,11 @@ from worldsim.errors import CheckpointError
 from worldsim.tokenizer import Tokenizer
 from worldsim.training.config import TrainConfig
 from worldsim.training.data import LatentSource
+from worldsim.training.draws import generators_for
 from worldsim.training.losses import dynamics_loss
 from worldsim.training.phase import autocast
 from worldsim.training.rollouts import HeldOutClips
-from worldsim.training.run import Run, generator_for
+from worldsim.training.run import Run
 from worldsim.training.world import card_of, world_of
 from worldsim.transformer import VideoDiT
 
@@ -77,10 +78,10 @@ def held_out_loss(model: VideoDiT, source: LatentSource, config: TrainConfig, de
     )
     sums: dict[str, float] = {}
     for i in range(_ROUNDS):
+        batch = source.held_out(i, device)
+        generators = generators_for(config.seed, "held", i, range(len(batch.latents)))
         with autocast(device, config.precision):
-            _, parts = dynamics_loss(
-                model, source.held_out(i, device), quiet, generator_for(config.seed, "held", i), feedback=False
-            )
+            _, parts = dynamics_loss(model, batch, quiet, generators, feedback=False)
         for name, value in parts.items():
             sums[name] = sums.get(name, 0.0) + float(value) / _ROUNDS
     return sums

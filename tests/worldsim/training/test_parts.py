@@ -17,11 +17,15 @@ from worldsim.sizes import SIZES, cost, size
 from worldsim.tokenizer import build_tokenizer
 from worldsim.training import DynamicsConfig, OptimiserConfig, TrainConfig
 from worldsim.training.data import LatentSource, cached_latents, check_dataset, window_weights
+from worldsim.training.draws import generators_for
+from worldsim.training.learner import Learner
 from worldsim.training.losses import LatentBatch, dynamics_loss
 from worldsim.training.presets import PRESETS, preset
-from worldsim.training.run import Learner, generator_for
+from worldsim.training.team import Team
 from worldsim.transformer import Conditions, VideoDiT
 from worldsim.video import to_model
+
+ALONE = Team(device=torch.device("cpu"))
 
 
 def small_model(**changes: object) -> VideoDiT:
@@ -61,7 +65,7 @@ def test_every_weight_that_a_loss_uses_gets_a_gradient(bidirectional: float) -> 
 def test_the_loss_is_a_pure_function_of_its_generator() -> None:
     model, config = small_model(), DynamicsConfig()
     losses = [
-        float(dynamics_loss(model, batch(), config, generator_for(0, "x", step), feedback=False)[0])
+        dynamics_loss(model, batch(), config, generators_for(0, "x", step, range(2)), feedback=False)[0].item()
         for step in (4, 4, 5)
     ]
     assert losses[0] == losses[1] != losses[2]
@@ -87,12 +91,14 @@ def test_a_perfect_guess_costs_nothing_and_the_weight_is_one_over_level_squared(
 
 
 def test_updates_learn_what_they_are_shown(tmp_path: Path) -> None:
-    learner = Learner(small_model(), OptimiserConfig(steps=120, batch_size=2, rate=5e-3, warmup=5), tmp_path)
+    settings = OptimiserConfig(steps=120, batch_size=2, rate=5e-3, warmup=5)
+    learner = Learner(small_model(), dynamics_loss, settings, tmp_path, ALONE)
     quiet = DynamicsConfig(bidirectional=0.0, drop_text=0.0, drop_action=0.0, context_clean=1.0, pure_noise=1.0)
     losses = []
     for _ in range(120):
-        loss, parts = dynamics_loss(learner.network, batch(), quiet, generator_for(0, "fixed", 0), feedback=False)
-        learner.update(loss)
+        loss, parts = learner.objective(batch(), quiet, generators_for(0, "fixed", 0, range(2)), feedback=False)
+        loss.backward()
+        learner.update()
         losses.append(float(parts["x_error"]))
     # Unit-variance latents leave an error of 1 to whoever predicts their mean; a memorised batch leaves much less.
     assert losses[-1] < 0.5 * losses[0]
@@ -110,10 +116,12 @@ def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
 def test_the_moving_average_follows_its_recurrence(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = torch.nn.Linear(3, 2)
-    learner = Learner(network, OptimiserConfig(steps=5, batch_size=1, warmup=1, ema=0.3), tmp_path)
+    settings = OptimiserConfig(steps=5, batch_size=1, warmup=1, ema=0.3)
+    learner = Learner(network, lambda net, x: (net(x).square().sum(), {}), settings, tmp_path, ALONE)
     expected = network.weight.detach().clone()
     for step in range(5):
-        learner.update(network(torch.ones(1, 3)).square().sum())
+        learner.objective(torch.ones(1, 3))[0].backward()
+        learner.update()
         decay = min(0.3, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * network.weight.detach()
     torch.testing.assert_close(learner.average["weight"], expected)

@@ -18,6 +18,7 @@ from worldsim.errors import DatasetError, FramesError, TrainingError
 from worldsim.training import TrainConfig, train
 from worldsim.training import trainer as trainer_module
 from worldsim.training.run import open_run
+from worldsim.training.team import Team
 
 
 def weights(checkpoint: Path) -> dict[str, bytes]:
@@ -93,7 +94,10 @@ def test_a_run_can_be_prolonged(config: TrainConfig, tmp_path: Path) -> None:
 
 
 def test_a_directory_in_use_is_refused(config: TrainConfig, tmp_path: Path) -> None:
-    with open_run(tmp_path / "run", config, resume=False), pytest.raises(TrainingError, match="another process"):
+    with (
+        open_run(tmp_path / "run", config, Team(device=torch.device("cpu")), resume=False),
+        pytest.raises(TrainingError, match="another process"),
+    ):
         train(config, out=tmp_path / "run", resume=True, show_progress=False)
 
 
