@@ -1,0 +1,104 @@
+"""Several processes compute what one computes: the same losses, and states that any number of them resumes."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from worldsim.errors import TrainingError
+from worldsim.training import EvaluationConfig, OptimiserConfig, TrainConfig, train
+from worldsim.training.draws import generators_for, normal
+from worldsim.training.team import Team
+
+STEPS = 6
+WORK = """
+import json, sys
+from worldsim.training import TrainConfig, train
+train(TrainConfig.from_dict(json.loads(sys.argv[1])), out=sys.argv[2], resume=True, show_progress=False)
+"""
+
+
+@pytest.fixture(scope="session")
+def shared(session_config: TrainConfig) -> TrainConfig:
+    """In float32, so that only the order of sums differs; bidirectional updates leave weights without gradients."""
+    return replace(
+        session_config,
+        precision="float32",
+        tokenizer_optimiser=replace(session_config.tokenizer_optimiser, steps=3, batch_size=4),
+        # A rate that does not fall, so that a shorter run begins as a longer one does.
+        optimiser=replace(session_config.optimiser, steps=STEPS, batch_size=4, ema=0.5, decay=0.0),
+        dynamics=replace(session_config.dynamics, bidirectional=0.4, feedback=0.5, events=0.5),
+        evaluation=EvaluationConfig(clips=1, horizon=2, videos=0),
+        log_every=1,
+        evaluate_every=3,
+        tensorboard=False,
+    )
+
+
+def losses(run: Path) -> dict[tuple[str, int], float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {(x["phase"], x["step"]): x["loss"] for x in lines if "loss" in x}
+
+
+def in_two_processes(config: TrainConfig, out: Path) -> None:
+    """What `torchrun --nproc-per-node 2` does."""
+    script = out.parent / "work.py"
+    script.write_text(WORK)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    finished = subprocess.run(
+        [*command, json.dumps(config.to_dict()), str(out)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-4000:]
+
+
+@pytest.fixture(scope="session")
+def alone(shared: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    train(shared, out=out, show_progress=False)
+    return out
+
+
+@pytest.mark.parametrize("shard", [False, True], ids=["ddp", "fsdp"])
+def test_two_processes_compute_what_one_computes(shared: TrainConfig, alone: Path, tmp_path: Path, shard: bool) -> None:
+    out = tmp_path / "run"
+    in_two_processes(replace(shared, shard=shard, optimiser=replace(shared.optimiser, steps=STEPS - 2)), out)
+    expected, early = losses(alone), losses(out)
+    assert early.keys() == {key for key in expected if key <= ("dynamics", STEPS - 2) or key[0] == "tokenizer"}
+    # One process goes on from the gathered state, computing its share of each batch in two parts.
+    train(replace(shared, optimiser=replace(shared.optimiser, accumulate=2)), out=out, resume=True, show_progress=False)
+    found = losses(out)
+    assert found == pytest.approx(expected, rel=1e-4)
+    for folder in ("checkpoint", "checkpoint_best"):
+        one, two = (load_file(run / folder / "model.safetensors") for run in (alone, out))
+        for name, weight in one.items():
+            torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_processes_take_disjoint_rows_of_the_batch() -> None:
+    config = OptimiserConfig(steps=1, batch_size=12, accumulate=2)
+    members = [Team(rank=rank, size=3, device=torch.device("cpu")) for rank in range(3)]
+    rows = [row for member in members for part in member.parts(config) for row in part]
+    assert rows == list(range(12))
+    with pytest.raises(TrainingError, match="multiple of 6"):
+        members[0].parts(replace(config, batch_size=16))
+
+
+def test_a_sample_is_noised_alike_wherever_it_is_computed() -> None:
+    whole = normal((6, 3, 2), generators_for(1, "dynamics", 4, range(6)))
+    torch.testing.assert_close(
+        whole[2:5], normal((3, 3, 2), generators_for(1, "dynamics", 4, range(2, 5))), rtol=0, atol=0
+    )
+    other = normal((6, 3, 2), generators_for(1, "dynamics", 5, range(6)))
+    assert not (whole == other).any()
+    assert len(torch.unique(whole)) == whole.numel()
