@@ -59,7 +59,7 @@ def measure(simulator: Simulator, episodes: Sequence[Episode], *, seed: int, sti
     actions = np.stack([np.asarray(e.actions) for e in episodes])
     dreamt, rewards = _roll(simulator, episodes, truth, actions, seed=seed)
     swapped, _ = _roll(simulator, episodes, truth, np.roll(actions, 1, axis=0), seed=seed)
-    untrained, _ = _roll(_untrained(simulator), episodes, truth, actions, seed=seed)
+    floor, _ = _roll(untrained(simulator), episodes, truth, actions, seed=seed)
     held = np.repeat(truth[:, GIVEN - 1 : GIVEN], truth.shape[1], axis=1)
     decoded = _through_the_tokenizer(simulator, truth)
     rng = np.random.default_rng(seed)
@@ -68,7 +68,7 @@ def measure(simulator: Simulator, episodes: Sequence[Episode], *, seed: int, sti
         "dream": dreamt,
         "tokenizer alone (ceiling)": decoded,
         "last frame repeated": held,
-        "untrained transformer": untrained,
+        "untrained transformer": floor,
     }
     for horizon in (h for h in HORIZONS if GIVEN - 1 + h < truth.shape[1]):
         at = GIVEN - 1 + horizon
@@ -77,14 +77,14 @@ def measure(simulator: Simulator, episodes: Sequence[Episode], *, seed: int, sti
                 float(min(psnr(v[at : at + 1], t[at : at + 1])[0], CEILING_DB))
                 for v, t in zip(video, truth, strict=True)
             ]
-            figures.append(_mean(f"PSNR after {horizon} frames, {name}", "dB", values, rng))
+            figures.append(mean_figure(f"PSNR after {horizon} frames, {name}", "dB", values, rng))
         similar = [float(ssim(v[at : at + 1], t[at : at + 1])[0]) for v, t in zip(dreamt, truth, strict=True)]
-        figures.append(_mean(f"SSIM after {horizon} frames, dream", "", similar, rng))
+        figures.append(mean_figure(f"SSIM after {horizon} frames, dream", "", similar, rng))
         gained = [
             float(delta_psnr(t, d, s, ceiling_db=CEILING_DB)[at])
             for t, d, s in zip(truth, dreamt, swapped, strict=True)
         ]
-        figures.append(_mean(f"ΔPSNR of actions after {horizon} frames", "dB", gained, rng))
+        figures.append(mean_figure(f"ΔPSNR of actions after {horizon} frames", "dB", gained, rng))
     if still_camera:
         figures += _velocities(dreamt, truth, simulator.fps, rng)
     return figures + _rewards(rewards, np.stack([e.rewards for e in episodes])[:, GIVEN - 1 :])
@@ -106,7 +106,8 @@ def _roll(
     return np.stack(frames, axis=1), np.stack(rewards, axis=1)
 
 
-def _untrained(simulator: Simulator) -> Simulator:
+def untrained(simulator: Simulator) -> Simulator:
+    """The same world with its transformer's weights as they were before training: a floor."""
     torch.manual_seed(0)
     known = simulator.checkpoint
     fresh = Checkpoint(
@@ -142,7 +143,7 @@ def _velocities(dreamt: np.ndarray, truth: np.ndarray, fps: float, rng: np.rando
             )
             present = 1.0 - float(score.details["missing"])
             found.setdefault((f"share of bodies present over {horizon} frames", ""), []).append(present)
-    return [_mean(name, unit, values, rng) for (name, unit), values in found.items()]
+    return [mean_figure(name, unit, values, rng) for (name, unit), values in found.items()]
 
 
 def _rewards(predicted: np.ndarray, true: np.ndarray) -> list[Figure]:
@@ -161,7 +162,8 @@ def _rewards(predicted: np.ndarray, true: np.ndarray) -> list[Figure]:
     return figures
 
 
-def _mean(name: str, unit: str, values: Sequence[float], rng: np.random.Generator) -> Figure:
+def mean_figure(name: str, unit: str, values: Sequence[float], rng: np.random.Generator) -> Figure:
+    """A figure from one value for each episode."""
     low, high = mean_interval(np.asarray(values), rng=rng)
     return Figure(name=name, unit=unit, value=float(np.mean(values)), low=low, high=high, count=len(values))
 
