@@ -1,6 +1,7 @@
 """`envs:Room-v0`: a camera walks among coloured solids in a textured room; the truth of every frame is known."""
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
 
     Truth: the keys of docs/architecture.md. Slot 0 is the walker (never visible; its `world_from_object` has the
     heading as x axis, its `position_m` is that of its body, the camera is `EYE_HEIGHT_M` above the floor). Columns of
-    `contacts`: `envs.room.physics.CONTACT_COLUMNS`, one row for each pair that touched during the frame; `slot_b` is
+    `contacts`: `envs.room.touches.CONTACT_COLUMNS`, one row for each pair that touched during the frame; `slot_b` is
     -1 for the floor and -2 for walls and ceiling, the normal points from `slot_a` into `slot_b`, the impulse is summed
     over the frame.
 
@@ -221,9 +222,8 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         target = self.world.scene.target if self.task else None
         if target is None:
             return None
-        position = self.world.poses()[target, :2, 3]
-        radius = self.world.scene.solids[target - 1].radius_m
-        return float(np.linalg.norm(position - self.world.walker_xy_m)) - radius - WALKER_RADIUS_M
+        x, y = (self.world.position_m(target)[:2] - self.world.walker_xy_m).tolist()
+        return math.hypot(x, y) - self.world.scene.solids[target - 1].radius_m - WALKER_RADIUS_M
 
     def get_state(self) -> RoomState:
         """The state of the episode, as a value."""
@@ -275,7 +275,8 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         return np.asarray(action, float) if self.continuous else MOVES[int(action)]
 
     def _observe(self) -> tuple[np.ndarray, dict[str, Any]]:
-        picture, world = self.picture(), self.world
+        world, camera = self.world, self.camera_pose
+        picture = self.renderer.render(self._stage, camera)
         poses, velocity = world.poses(), world.velocities()
         cos, sin = np.cos(self._yaw), np.sin(self._yaw)
         poses[0, :2, :2] = [[cos, -sin], [sin, cos]]
@@ -286,7 +287,7 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
             "segmentation": picture.segmentation,
             "depth_m": picture.depth_m,
             "normals": picture.normals,
-            "world_from_camera": self.camera_pose,
+            "world_from_camera": camera,
             "K": self.renderer.K.copy(),
             "world_from_object": poses,
             "object_velocity": velocity,

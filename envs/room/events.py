@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from envs.captions import choose, sentence
-from envs.room.physics import FLOOR
 from envs.room.scene import FRAME_S, Scene
+from envs.room.touches import FLOOR
 
 _HIT = ("hits", "strikes", "bumps into")
 _LAND = ("lands on", "drops onto")

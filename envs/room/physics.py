@@ -3,21 +3,20 @@
 The walker is an upright cylinder on two slides. A force-limited velocity servo drives it, and its velocity is set at
 the start of every frame, so that unobstructed it covers the commanded distance exactly, and obstructed it pushes with
 at most `WALKER_FORCE_N`. Heading and elevation of its gaze are kinematic.
+
+MuJoCo steps velocities first, then positions with the new velocities: a falling body runs ahead by g·dt²/2 a step. This
+is taken back at the end of the frame for the steps in which nothing touched the body, so that free flight is exact.
 """
 
 import numpy as np
 
 from envs.room.engine import mj
 from envs.room.scene import FRAME_S, WALKER_HEIGHT_M, WALKER_RADIUS_M, Scene, Solid
+from envs.room.touches import FLOOR, WALL, Touches
 
 SUBSTEPS = 20
 WALKER_MASS_KG = 70.0
 WALKER_FORCE_N = 400.0
-CONTACT_COLUMNS = ("slot_a", "slot_b", "x_m", "y_m", "z_m", "normal_x", "normal_y", "normal_z", "impulse_n_s")
-FLOOR, WALL = -1, -2
-"""What `slot_b` holds where a body touches the room. Unused rows hold -1 in `slot_a` and 0 elsewhere (NaN would make
-Gymnasium's `check_env` find two equal infos different)."""
-
 _STATE = mj.mjtState.mjSTATE_INTEGRATION
 
 
@@ -36,11 +35,15 @@ class World:
         self.slots = np.arange(1, len(scene.solids) + 1)
         # Geoms in order of the MJCF: five planes and a ceiling, the walker, the solids.
         self.slot_of_geom = np.array([FLOOR] + [WALL] * 5 + [0] + list(self.slots))
+        self._touches = Touches(self.slot_of_geom, num_slots)
+        self._masses = np.zeros(num_slots)
+        self._masses[: 1 + len(self.slots)] = self.model.body_mass[1:]
+        self._still = np.tile(np.eye(4), (num_slots, 1, 1))
         for slot, solid in enumerate(scene.solids, start=1):
             self._set_motion(slot, solid)
         self.data.qpos[:2] = scene.start_m
         mj.mj_forward(self.model, self.data)
-        self.contacts = self._no_contacts()
+        self.contacts = self._touches.table(0.0)
 
     def shift_solid(self, slot: int, offset_m: np.ndarray) -> None:
         """Moves a solid by (3,) without letting time pass; drawing follows at once."""
@@ -64,48 +67,18 @@ class World:
         model, data = self.model, self.data
         data.ctrl[:] = walker_velocity_m_per_s
         data.qvel[:2] = walker_velocity_m_per_s
-        touches: list[tuple[np.ndarray, ...]] = []
+        touches = self._touches
+        touches.clear()
         for _ in range(SUBSTEPS):
             mj.mj_step(model, data)
-            if data.ncon and data.nefc:
-                contact = data.contact
-                address = contact.efc_address.copy()
-                # The arrays are views of MuJoCo's memory and change with the next step.
-                touches.append(
-                    (contact.geom.copy(), contact.pos.copy(), contact.frame.copy(), address, data.efc_force[address])
-                )
+            touches.look(data)
+        touches.gather()
+        dt = FRAME_S / SUBSTEPS
+        ahead = np.multiply.outer(touches.free()[self.slots], 0.5 * dt**2 * model.opt.gravity)
+        data.qpos[2:].reshape(-1, 7)[:, :3] -= ahead
         # A step leaves poses where they were before its integration.
         mj.mj_kinematics(model, data)
-        self.contacts = self._merge(touches)
-
-    def _no_contacts(self) -> np.ndarray:
-        # Every pair of slots, and every slot with the floor and with the walls: nothing is ever cut off.
-        num = self.num_slots
-        table = np.zeros((num * (num - 1) // 2 + 2 * num, len(CONTACT_COLUMNS)))
-        table[:, 0] = -1.0
-        return table
-
-    def _merge(self, touches: list[tuple[np.ndarray, ...]]) -> np.ndarray:
-        """Contacts of a frame, one row a touching pair: impulse-weighted mean point and normal, summed impulse."""
-        table = self._no_contacts()
-        if not touches:
-            return table
-        geoms, points, frames, address, force = (np.concatenate(parts) for parts in zip(*touches, strict=True))
-        # A contact without an address is near but not active.
-        impulse = np.where(address >= 0, force, 0.0) * self.model.opt.timestep
-        pairs = self.slot_of_geom[geoms]
-        # The room, if it takes part, is slot_b; the normal points from slot_a into slot_b.
-        slot_a, slot_b = pairs.max(axis=1), pairs.min(axis=1)
-        sign = np.where(pairs[:, 0] >= pairs[:, 1], impulse, -impulse)
-        base = self.num_slots - WALL
-        keys = slot_a * base + slot_b - WALL
-        total = np.bincount(keys, impulse)
-        found = np.flatnonzero(total > 0.0)
-        columns = [found // base, found % base + WALL]
-        columns += [np.bincount(keys, impulse * points[:, axis])[found] / total[found] for axis in range(3)]
-        columns += [np.bincount(keys, sign * frames[:, axis])[found] / total[found] for axis in range(3)]
-        table[: len(found)] = np.stack([*columns, total[found]], axis=1)
-        return table
+        self.contacts = touches.table(dt)
 
     def get_state(self) -> np.ndarray:
         """The full integration state of MuJoCo; `set_state` restores it bit for bit."""
@@ -117,7 +90,7 @@ class World:
         """Restores a state of `get_state` (of a scene with as many solids)."""
         size = mj.mj_stateSize(self.model, _STATE)
         mj.mj_setState(self.model, self.data, np.ascontiguousarray(state[:size]), _STATE)
-        self.contacts = state[size:].reshape(self._no_contacts().shape).copy()
+        self.contacts = state[size:].reshape(self.contacts.shape).copy()
         mj.mj_kinematics(self.model, self.data)
 
     @property
@@ -127,7 +100,7 @@ class World:
 
     def poses(self) -> np.ndarray:
         """(N, 4, 4) world_from_object; identity for empty slots. Slot 0, the walker, does not turn here."""
-        poses = np.tile(np.eye(4), (self.num_slots, 1, 1))
+        poses = self._still.copy()
         count = len(self.slots) + 1
         poses[:count, :3, :3] = self.data.xmat[1 : 1 + count].reshape(-1, 3, 3)
         poses[:count, :3, 3] = self.data.xpos[1 : 1 + count]
@@ -147,10 +120,11 @@ class World:
 
     def masses(self) -> np.ndarray:
         """(N,) masses in kg; zero for empty slots."""
-        result = np.zeros(self.num_slots)
-        count = len(self.slots) + 1
-        result[:count] = self.model.body_mass[1 : 1 + count]
-        return result
+        return self._masses.copy()
+
+    def position_m(self, slot: int) -> np.ndarray:
+        """(3,) position of one body."""
+        return self.data.xpos[1 + slot].copy()
 
 
 def _mjcf(scene: Scene) -> str:

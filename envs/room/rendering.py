@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.errors import SceneError
 from envs.room.camera import intrinsics, pixel_rays
-from envs.room.casting import Hits, Stage, cast, irradiance, joined, reordered
+from envs.room.casting import Hits, Stage, cast, cones, irradiance, joined, reordered
 from envs.room.textures import FILTER_SIGMA_PX, NUM_SURFACES, Textures, cells, grain
 
 # An edge pixel is half its centre and an eighth of each corner; this Gaussian keeps its filter as wide as another's.
@@ -22,6 +22,7 @@ _EDGE_SIGMA_PX = float(np.sqrt(FILTER_SIGMA_PX**2 - 0.5 * 0.5**2))
 _NEGLIGIBLE = 4.0
 """Waves of this many radians over the filter's standard deviation keep exp(-8) of their amplitude: not a grey value."""
 
+_DIAGONAL = np.arange(3)
 _FACE_AXES = ((1, 2), (0, 2), (0, 1))
 """The two world axes that span the faces at right angles to x, y and z."""
 
@@ -59,10 +60,13 @@ class Renderer:
         self.K = intrinsics(size, fov_deg)
         self.size, self.antialias = (int(size[0]), int(size[1])), antialias
         self._rays = np.ascontiguousarray(pixel_rays(self.K, self.size).reshape(-1, 3).T)
-        self._ray_lengths = np.linalg.norm(self._rays, axis=0)
+        self._directions = _unit(self._rays)
         grid = self.size[0] + 1, self.size[1] + 1
         self._corner_rays = np.ascontiguousarray(pixel_rays(self.K, grid, (-0.5, -0.5)).reshape(-1, 3).T)
-        self._corner_lengths = np.linalg.norm(self._corner_rays, axis=0)
+        self._corner_directions = _unit(self._corner_rays)
+        # On a plane no footprint is narrower than a pixel's at that depth, seen at the angle of the outermost ray.
+        longest = np.linalg.norm(self._corner_rays, axis=0).max()
+        self._narrowest = float(1.0 / (self.K.diagonal()[:2].max() * longest))
 
     def render(self, stage: Stage, world_from_camera: np.ndarray) -> Picture:
         """Draws one frame.
@@ -76,12 +80,15 @@ class Renderer:
         """
         height, width = self.size
         rotation, origin = world_from_camera[:3, :3], world_from_camera[:3, 3]
-        if not (np.abs(origin - [0.0, 0.0, stage.room_m[2] / 2]) < stage.room_m / 2).all():
+        (x, y, z), (length, width_m, height_m) = origin.tolist(), stage.room_m.tolist()
+        if not (abs(x) < length / 2 and abs(y) < width_m / 2 and 0.0 < z < height_m):
             raise SceneError(
                 expected=f"a camera inside the room {tuple(stage.room_m)}", got=tuple(origin), remedy="Move it in."
             )
-        hits = cast(stage, origin, rotation @ self._rays, self._ray_lengths)
-        light, shadows = irradiance(stage, origin, hits)
+        seen, lamps = cones(stage, origin), [cones(stage, light) for light in stage.lights_m]
+        turn = rotation.astype(np.float32)
+        hits = cast(stage, seen, rotation @ self._rays, turn @ self._directions)
+        light, shadows = irradiance(stage, lamps, origin, hits)
         num = height * width
         picture = Picture(
             rgb=np.empty((height, width, 3), np.uint8),
@@ -96,22 +103,24 @@ class Renderer:
         corners = np.flatnonzero(_at_corners(edge))
         if len(corners):
             sigma[edge.ravel()] = _EDGE_SIGMA_PX
-            fine = cast(stage, origin, rotation @ self._corner_rays[:, corners], self._corner_lengths[corners])
+            rays, directions = (r.take(corners, axis=1) for r in (self._corner_rays, self._corner_directions))
+            fine = cast(stage, seen, rotation @ rays, turn @ directions)
             # Where no pixel around is in shadow, none is looked for at the corner either.
             suspects = _at_corners((shadows > 0).reshape(height, width)).ravel()[corners]
-            fine_light, _ = irradiance(stage, origin, fine, suspects)
+            fine_light, _ = irradiance(stage, lamps, origin, fine, suspects)
             hits, light = joined(hits, fine), np.concatenate([light, fine_light])
             sigma = np.concatenate([sigma, np.full(len(corners), _EDGE_SIGMA_PX, np.float32)])
         order = np.argsort(hits.surface, kind="stable")
         radiance = np.empty((3, len(light)), np.float32)
-        radiance[:, order] = _albedo(
-            stage, origin, reordered(hits, order), self._pixel_steps(rotation), sigma.take(order)
-        )
+        steps = self._pixel_steps(rotation)
+        albedo = _albedo(stage, origin, reordered(hits, order), steps, sigma.take(order), self._narrowest)
+        _scatter(radiance, order, albedo)
         radiance *= light
         pixels = radiance[:, :num]
         if len(corners):
             pixels = self._antialiased(radiance, np.flatnonzero(edge), corners)
-        picture.rgb[:] = _encode(pixels).T.reshape(height, width, 3)
+        for channel, plane in enumerate(_encode(pixels)):
+            picture.rgb[..., channel] = plane.reshape(height, width)
         return picture
 
     def _antialiased(self, radiance: np.ndarray, edge: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -120,45 +129,55 @@ class Renderer:
         pixels = radiance[:, : height * width]
         grid = np.zeros((3, (height + 1) * (width + 1)), np.float32)
         # Averaged after clipping: a pixel half covered by something overexposed is half overexposed.
-        grid[:, corners] = np.minimum(radiance[:, height * width :], np.float32(1.0))
-        first = edge + edge // width
-        around = grid[:, first] + grid[:, first + 1] + grid[:, first + width + 1] + grid[:, first + width + 2]
-        pixels[:, edge] = 0.5 * np.minimum(pixels[:, edge], np.float32(1.0)) + 0.125 * around
+        _scatter(grid, corners, np.minimum(radiance[:, height * width :], np.float32(1.0)))
+        grid = grid.reshape(3, height + 1, width + 1)
+        around = grid[:, :-1, :-1] + grid[:, :-1, 1:]
+        around += grid[:, 1:, :-1]
+        around += grid[:, 1:, 1:]
+        mixed = 0.125 * around.reshape(3, -1).take(edge, axis=1)
+        mixed += 0.5 * np.minimum(pixels.take(edge, axis=1), np.float32(1.0))
+        _scatter(pixels, edge, mixed)
         return pixels
 
     def _pixel_steps(self, rotation: np.ndarray) -> np.ndarray:
         """(2, 3) change of the ray direction from one pixel column, and one pixel row, to the next."""
-        return np.stack([rotation[:, 0] / self.K[0, 0], rotation[:, 1] / self.K[1, 1]])
+        return (rotation[:, :2] / self.K.diagonal()[:2]).T
 
 
-def _albedo(stage: Stage, origin: np.ndarray, hits: Hits, pixel_steps: np.ndarray, sigma_px: np.ndarray) -> np.ndarray:
-    """(3, P) float32 filtered albedo of hits sorted by surface; sigma_px (P,) is the width of the pixel filter."""
+def _albedo(
+    stage: Stage, origin: np.ndarray, hits: Hits, pixel_steps: np.ndarray, sigma_px: np.ndarray, narrowest: float
+) -> np.ndarray:
+    """(3, P) float32 filtered albedo of hits sorted by surface.
+
+    `sigma_px` (P,) is the width of the pixel filter; no footprint on a plane is narrower than `narrowest` times that
+    and the depth.
+    """
     textures = stage.textures
     num_surfaces = len(textures.tones)
-    origins, frames = np.zeros((num_surfaces, 3)), np.tile(np.eye(3, dtype=np.float32), (num_surfaces, 1, 1))
+    origins, frames = np.zeros((num_surfaces, 3)), np.zeros((num_surfaces, 3, 3), np.float32)
+    frames[:, _DIAGONAL, _DIAGONAL] = 1.0
     origins[:NUM_SURFACES] = -stage.room_shift_m
     rotation = stage.data.geom_xmat[stage.solid_geoms].reshape(-1, 3, 3)
     slots = stage.slot_of_geom[stage.solid_geoms]
     frames[NUM_SURFACES + slots] = rotation
-    shift = np.einsum("nij,nj->ni", rotation, stage.slot_shift_m[slots])
-    origins[NUM_SURFACES + slots] = stage.data.geom_xpos[stage.solid_geoms] - shift
+    shift = rotation @ stage.slot_shift_m[slots, :, None]
+    origins[NUM_SURFACES + slots] = stage.data.geom_xpos[stage.solid_geoms] - shift[..., 0]
     bounds = np.searchsorted(hits.surface, np.arange(num_surfaces + 1))
     parts = [(k, slice(a, b)) for k, (a, b) in enumerate(pairwise(bounds.tolist())) if b > a]
-    across, down = _footprints(hits, pixel_steps, sigma_px)
+    scale = hits.depth * sigma_px
+    across, down = _footprints(hits, pixel_steps, scale)
     offsets = (origin - origins).astype(np.float32)
     local = hits.depth * hits.rays
     for surface, part in parts:
         local[:, part] += offsets[surface, :, None]
     colour = np.empty(local.shape, np.float32)
-    # On a plane no footprint is narrower than a pixel's at that depth, seen at the angle of the outermost ray.
-    narrowest = float(np.linalg.norm(pixel_steps, axis=1).min() / np.sqrt(np.square(hits.rays).sum(axis=0).max()))
     num = int(bounds[NUM_SURFACES])
     shade = _cell_shade(textures, parts, local[:, :num], across[:, :num], down[:, :num], hits.surface[:num])
     for surface, part in parts:
         dark, light = textures.tones[surface, :, :, None]
         finest = None
         if surface < NUM_SURFACES:
-            finest = _NEGLIGIBLE / (narrowest * float((hits.depth[part] * sigma_px[part]).min()))
+            finest = _NEGLIGIBLE / (narrowest * float(scale[part].min()))
         factor = 1.0 + grain(textures, surface, frames[surface], local[:, part], across[:, part], down[:, part], finest)
         colour[:, part] = dark * factor
         if surface < NUM_SURFACES:
@@ -191,16 +210,29 @@ def _cell_shade(
     return cells(textures, faces, col, row, col_width, row_width)
 
 
-def _footprints(hits: Hits, pixel_steps: np.ndarray, sigma_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Extents (3, P) float32, in metres, of the pixel filter on the surface along the pixel's columns and rows."""
+def _footprints(hits: Hits, pixel_steps: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Extents (3, P) float32, in metres, of the pixel filter on the surface along the pixel's columns and rows.
+
+    `scale` (P,) is the depth times the width of the filter in pixels.
+    """
     facing = np.minimum(np.einsum("ip,ip->p", hits.rays, hits.normal), np.float32(-1e-4))
-    scale = hits.depth * sigma_px
     steps = pixel_steps.astype(np.float32)
     slopes = (steps @ hits.normal) * (scale / facing)
     across, down = steps[0, :, None] * scale, steps[1, :, None] * scale
     across -= slopes[0] * hits.rays
     down -= slopes[1] * hits.rays
     return across, down
+
+
+def _unit(rays: np.ndarray) -> np.ndarray:
+    """(3, P) float32 directions of rays (3, P)."""
+    return (rays / np.linalg.norm(rays, axis=0)).astype(np.float32)
+
+
+def _scatter(rows: np.ndarray, index: np.ndarray, values: np.ndarray) -> None:
+    """`rows[:, index] = values`, which numpy does three times faster row by row."""
+    for row, value in zip(rows, values, strict=True):
+        row[index] = value
 
 
 def _edges(labels: np.ndarray) -> np.ndarray:

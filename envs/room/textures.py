@@ -57,6 +57,7 @@ class Textures:
 
     Attributes:
         waves: (S, 3, M) float32, wave vectors in rad/m: room coordinates for the room, object coordinates for objects.
+        frequencies: (S, M) float32, lengths of the wave vectors, from coarse to fine.
         phases: (S, M) float32.
         amplitudes: (S, M) float32, relative; the absolute values of a surface sum to less than one.
         tables: (6, TABLE, TABLE) float32 in [0, 1], cell shades of the room faces.
@@ -66,6 +67,7 @@ class Textures:
     """
 
     waves: np.ndarray
+    frequencies: np.ndarray
     phases: np.ndarray
     amplitudes: np.ndarray
     tables: np.ndarray
@@ -94,14 +96,16 @@ def make_textures(seed: int, solid_colours: np.ndarray, solid_sizes_m: np.ndarra
             tables[surface] += 0.62 * (np.add.outer(np.arange(TABLE), np.arange(TABLE)) % 2)
         if _PATTERNS[name][1]:
             offsets[surface] = surface_rngs[surface].uniform(size=TABLE)
-    waves = [_room_waves(surface_rngs[surface], surface) for surface in range(NUM_SURFACES)]
-    waves += [_solid_waves(r, size) for r, size in zip(surface_rngs[NUM_SURFACES:], solid_sizes_m, strict=True)]
+    vectors = [_room_waves(surface_rngs[surface], surface) for surface in range(NUM_SURFACES)]
+    vectors += [_solid_waves(r, size) for r, size in zip(surface_rngs[NUM_SURFACES:], solid_sizes_m, strict=True)]
+    waves = np.stack(vectors).astype(np.float32)
     solid_tones = np.repeat(np.asarray(solid_colours, float).reshape(-1, 1, 3), 2, axis=1)
     # Strong enough at every scale for optical flow, weaker where it is fine: cloth and plaster rather than noise.
     falloff = np.geomspace(1.0, 0.35, NUM_WAVES)
     depth = np.where(np.arange(num) < NUM_SURFACES, 0.70, 0.95)
     return Textures(
-        waves=np.stack(waves).astype(np.float32),
+        waves=waves,
+        frequencies=np.linalg.norm(waves, axis=1),
         phases=np.stack([r.uniform(0.0, 2.0 * np.pi, NUM_WAVES) for r in surface_rngs]).astype(np.float32),
         amplitudes=(depth[:, None] * falloff / falloff.sum()).astype(np.float32),
         tables=tables.astype(np.float32),
@@ -164,7 +168,7 @@ def grain(
     waves = textures.waves[surface]
     if finest is not None:
         # From coarse to fine.
-        waves = waves[:, : int(np.searchsorted(np.linalg.norm(waves, axis=0), finest))]
+        waves = waves[:, : int(textures.frequencies[surface].searchsorted(finest))]
     num = waves.shape[1]
     k_world = (frame @ waves).T
     squared = k_world @ across
@@ -204,12 +208,12 @@ def cells(
     """
     # A box narrower than a cell crosses at most one boundary: the nearest one. Wider boxes fade to the mean before the
     # lattice reaches the sampling limit.
-    fade = np.clip(2.0 - np.maximum(row_width, col_width), 0.0, 1.0)
+    fade = (2.0 - np.maximum(row_width, col_width)).clip(0.0, 1.0)
     upper = np.rint(row)
-    share = np.clip((row - upper) / np.clip(row_width, 1e-6, 1.0) + 0.5, 0.0, 1.0)
+    share = ((row - upper) / row_width.clip(1e-6, 1.0) + 0.5).clip(0.0, 1.0)
     rows = upper.astype(np.intp)
     base = faces.astype(np.intp) * TABLE
-    inverse = 1.0 / np.clip(col_width, 1e-6, 1.0)
+    inverse = 1.0 / col_width.clip(1e-6, 1.0)
     lower_shade = _row_shade(textures, base + ((rows - 1) & (TABLE - 1)), col, inverse)
     upper_shade = _row_shade(textures, base + (rows & (TABLE - 1)), col, inverse)
     shade = lower_shade + share * (upper_shade - lower_shade)
@@ -220,7 +224,7 @@ def _row_shade(textures: Textures, rows: np.ndarray, col: np.ndarray, inverse_wi
     """(P,) box-filtered shade along one row of cells; `rows` index the stacked tables of all faces."""
     shifted = col + textures.row_offsets.ravel().take(rows)
     right = np.rint(shifted)
-    share = np.clip((shifted - right) * inverse_width + 0.5, 0.0, 1.0)
+    share = ((shifted - right) * inverse_width + 0.5).clip(0.0, 1.0)
     right = right.astype(np.intp)
     table, base = textures.tables.ravel(), rows * TABLE
     first, second = table.take(base + ((right - 1) & (TABLE - 1))), table.take(base + (right & (TABLE - 1)))

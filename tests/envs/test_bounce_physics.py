@@ -101,7 +101,7 @@ def random_impact(seed):
     )
 
 
-# In the impacts of the three high seeds two corners share the impulse, and 200 iterations lose up to 1e-3 of the energy.
+# In the impacts of the high seeds two corners share the impulse, and 200 iterations lose up to 1e-3 of the energy.
 @pytest.mark.parametrize("seed", [*range(20), 2279, 2955, 3543])
 def test_random_impacts_conserve_momentum_energy_and_angular_momentum(seed):
     world = World(Scene(solids=random_impact(seed), walls=False))

@@ -17,9 +17,9 @@ import envs  # noqa: F401 - registers the worlds
 from envs.errors import ActionError, SceneError, UnknownNameError
 from envs.room.env import REACH_M, RoomEnv
 from envs.room.moves import ACTIONS
-from envs.room.physics import CONTACT_COLUMNS, FLOOR
 from envs.room.policies import Expert, Wander
 from envs.room.scene import Scene, Solid
+from envs.room.touches import CONTACT_COLUMNS, FLOOR
 
 ROOM = (6.0, 6.0, 3.0)
 STAY, FORWARD = ACTIONS.index("stay"), ACTIONS.index("forward")
@@ -67,12 +67,31 @@ def test_registered_and_vectorised():
 # --------------------------------------------------------------------- physics
 
 
-def test_free_fall():
-    _, truth = roll_out(small(), scene(ball(z=2.6)), [STAY] * 5)
-    t = 0.1 * np.arange(6)
-    # MuJoCo integrates semi-implicitly: velocity exactly, height with an error of g dt t / 2.
-    np.testing.assert_allclose(truth["velocity_m_per_s"][:, 1, 2], -9.81 * t, atol=1e-9)
-    np.testing.assert_allclose(truth["position_m"][:, 1, 2], 2.6 - 0.5 * 9.81 * t * (t + 0.005), atol=1e-9)
+@pytest.mark.parametrize("gravity", [(0.0, 0.0, -9.81), (1.0, -2.0, -3.0)])
+def test_free_flight_is_the_analytic_parabola(gravity):
+    start, velocity, spin = np.array([-0.5, 0.2, 2.0]), np.array([0.8, 0.3, 0.4]), (0.0, 2.0, 1.0)
+    thrown = ball(*start, velocity_m_per_s=tuple(velocity), angular_velocity_rad_per_s=spin)
+    _, truth = roll_out(small(), scene(thrown, gravity_m_per_s2=gravity), [STAY] * 5)
+    t, g = 0.1 * np.arange(6)[:, None], np.array(gravity)
+    np.testing.assert_allclose(truth["velocity_m_per_s"][:, 1], velocity + g * t, atol=1e-9)
+    np.testing.assert_allclose(truth["position_m"][:, 1], start + velocity * t + 0.5 * g * t**2, atol=1e-9)
+    np.testing.assert_allclose(truth["object_velocity"][:, 1, 3:], np.broadcast_to(spin, (6, 3)), atol=1e-9)
+
+
+def test_a_falling_ball_lands_when_it_must_and_gains_no_energy():
+    speed, height = 0.5, 0.8
+    thrown = ball(-1.0, 0.0, 0.3 + height, velocity_m_per_s=(speed, 0.0, 0.0))
+    _, truth = roll_out(small(), scene(thrown), [STAY] * 8)
+    t = 0.1 * np.arange(9)
+    flying = t < np.sqrt(2 * height / 9.81)
+    expected = 0.3 + height - 0.5 * 9.81 * t**2
+    np.testing.assert_allclose(truth["position_m"][flying, 1, 2], expected[flying], atol=1e-9)
+    touched = (truth["contacts"][:, :, 0] >= 0).any(axis=1)
+    assert touched.argmax() == (~flying).argmax()
+    # Energy never grows: what the correction of the fall gives back is what the steps took.
+    z, v = truth["position_m"][:, 1, 2], truth["object_velocity"][:, 1]
+    energy = 9.81 * z + 0.5 * np.sum(v[:, :3] ** 2, axis=1) + 0.2 * 0.3**2 * np.sum(v[:, 3:] ** 2, axis=1)
+    assert (np.diff(energy) < 1e-6).all()
 
 
 def test_a_resting_solid_presses_with_its_weight():
