@@ -24,6 +24,8 @@ from eval.uncertainty import wilson_interval
 from eval.validity import Kind, Reading, Trial
 
 DETECTED_SHARE = 0.9
+SEED_GROUPS = 4
+MIN_GROUP = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,7 @@ def make_card(
     mode: str,
     baselines: Sequence[str] = (),
     requirements: Requirements | None = None,
+    parity: str = "no published reference",
 ) -> Card:
     """The card of one evaluator.
 
@@ -67,6 +70,7 @@ def make_card(
         mode: The mode that decides; the others are reported beside.
         baselines: Names of quality measures in the trials, for the baseline that must stay near ½ on the same pairs.
         requirements: What must be shown; the defaults if None.
+        parity: How far the evaluator agrees with a published reference, and where that is tested.
 
     Raises:
         EvalError: If no trial has this mode and evaluator.
@@ -81,6 +85,7 @@ def make_card(
     figures = _figures(own, name)
     failures = _failures(evaluator, figures, required)
     figures["claims"] = list(evaluator.claims)
+    figures["parity"] = parity
     figures["baselines"] = {
         b: {v: _violation_at(own, b, v, required.severity)["auroc"] for v in evaluator.claims}
         for b in baselines
@@ -179,8 +184,17 @@ def _violation_at(own: Sequence[Trial], name: str, violation: str, severity: flo
         "pairs": len(at),
         "measured": len(chosen),
         "auroc": _area(negative, positive),
+        "seed_spread": _seed_spread(chosen, name),
         "detected": _detected(chosen, name, negative, positive),
     }
+
+
+def _seed_spread(chosen: Sequence[Trial], name: str) -> float | None:
+    """Standard deviation of the AUROC over `SEED_GROUPS` groups of seeds; None where a group would be too small."""
+    groups = [sorted(chosen, key=lambda t: t.seed)[g::SEED_GROUPS] for g in range(SEED_GROUPS)]
+    if min(map(len, groups)) < MIN_GROUP:
+        return None
+    return float(np.std([auroc(*_badness(group, name)).value for group in groups], ddof=1))
 
 
 def _occasion(trial: Trial, name: str) -> bool:

@@ -201,9 +201,9 @@ def score(
 
 
 def is_validated(found: Score) -> bool:
-    """Whether the evaluator that made this score has a passing card of the same version."""
+    """Whether the evaluator that made this score has a passing card, of the same version and code."""
     card = load_card(found.name)
-    return card is not None and card.passed and card.evaluator == found.provenance["evaluator"]
+    return card is not None and card.passed and card.is_of(found.provenance)
 
 
 def write_json(path: str | Path, data: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from eval.batch import Failure
 from eval.cards import load_card
 from eval.errors import EvalError
 from eval.score import EVALUATORS, Score
-from eval.suite import Report, is_validated, load_evaluators
+from eval.suite import Report, load_evaluators
 
 ARROWS = {"lower": "↓", "higher": "↑", "neither": ""}
 MAX_LISTED_FRAMES = 8
@@ -145,15 +145,13 @@ def comparison_rows(
 
 
 def card_status(found: Score) -> str:
-    """What is known about an evaluator's own accuracy: "validated", or what its card lacks."""
-    if is_validated(found):
-        return "validated"
+    """What is known about an evaluator's own accuracy: its card's figures, or why the card does not count."""
     card = load_card(found.name)
     if card is None:
         return "not validated"
-    if card.evaluator != found.provenance.get("evaluator"):
-        return f"card of {card.evaluator} only"
-    return "card not passed"
+    if not card.is_of(found.provenance):
+        return "card is of another version"
+    return ": ".join(filter(None, ["validated" if card.passed else "card not passed", card.summary]))
 
 
 def show_value(value: float, uncertainty: float | None = None, unit: str = "") -> str:

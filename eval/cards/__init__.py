@@ -1,6 +1,7 @@
 """Validity cards: what `worldsim validate` measured about each evaluator, shipped as data."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,7 +22,8 @@ class Card:
         passed: Whether every requirement of `eval.validity` was met.
         failures: The requirements that were not met, in words.
         figures: All measured numbers with their intervals, by section (violations, nuisances, degenerate, ...).
-        provenance: Versions, configuration and seeds that reproduce the card.
+        provenance: Versions, configuration and seeds that reproduce the card; `code` is the fingerprint of the code
+            that was measured (`eval.fingerprint`).
     """
 
     evaluator: str
@@ -29,6 +31,30 @@ class Card:
     failures: tuple[str, ...]
     figures: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_of(self, provenance: Mapping[str, str]) -> bool:
+        """Whether the card was measured on the same evaluator, version and code, as a score of this provenance."""
+        code = self.provenance.get("code")
+        same = self.evaluator == provenance.get("evaluator") and code == provenance.get("code")
+        return same and code not in (None, "unknown")
+
+    @property
+    def summary(self) -> str:
+        """The card in a line: the least AUROC of what it claims to detect, and its alarms on lawful clips."""
+        parts = []
+        severity = f"{self.provenance.get('requirements', {}).get('severity', math.nan):g}"
+        violations = self.figures.get("violations", {})
+        at = {c: violations.get(c, {}).get("by_severity", {}).get(severity) for c in self.figures.get("claims", ())}
+        areas = {c: found["auroc"] for c, found in at.items() if found is not None and found["auroc"] is not None}
+        if areas:
+            worst = min(areas, key=lambda claim: areas[claim][0])
+            area, low, high = areas[worst]
+            parts.append(f"AUROC {area:.2f} [{low:.2f}, {high:.2f}] on {worst} at severity {severity}")
+        lawful = self.figures.get("lawful", {})
+        if lawful.get("alarm_rate_interval") is not None:
+            most = 100.0 * lawful["alarm_rate_interval"][1]
+            parts.append(f"{lawful['alarms']} alarms on {lawful['measured']} lawful clips (at most {most:.1f} %)")
+        return "; ".join(parts)
 
 
 def load_card(name: str, directory: Path = CARDS_DIR) -> Card | None:

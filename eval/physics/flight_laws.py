@@ -14,6 +14,8 @@ from eval.score import Measurement, Unmeasurable, evaluator
 # Acceleration in px/frame² that a push in a contact may add within one interval without being a jump.
 PUSH_PX = 0.5
 REST_FRAMES = 4
+# A law about the whole clip is judged only where free flight is seen in this share of its frames.
+MIN_WITNESSED = 0.5
 # Gravity must stand out from its error by this factor before hovering can be told from falling.
 GRAVITY_Z = 6.0
 
@@ -55,6 +57,11 @@ def constant_acceleration(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     flights that cross the moment count on both sides.
     """
     found = motion(clip, agent)
+    usable = [f for f in found.flights if len(f) >= MIN_FIT]
+    witnessed = len({int(t) for f in usable for t in f.times}) / len(clip)
+    if witnessed < MIN_WITNESSED:
+        reason = f"free flight is seen in {100 * witnessed:.0f} % of the frames, too few to tell that it stays the same"
+        raise Unmeasurable("insufficient", reason)
     evidence: list[Evidence] = []
     for t in range(MIN_FIT, len(clip) - MIN_FIT + 1):
         before, after = (_common_between(found, *span) for span in ((0, t), (t, len(clip))))
@@ -66,7 +73,7 @@ def constant_acceleration(clip: Clip, *, agent: Agent = "auto") -> Measurement:
         evidence.append(Evidence(log_p=log_p, frames=(t - 1, t), about=about))
     if not evidence:
         raise Unmeasurable("insufficient", "at no moment are there flights of four frames before and after")
-    return verdict(evidence, len(clip), found.coverage([f for f in found.flights if len(f) >= MIN_FIT]))
+    return verdict(evidence, len(clip), found.coverage(usable))
 
 
 @evaluator("equal_gravity", suite="physics", unit=UNIT, better="lower", claims=("frozen",))

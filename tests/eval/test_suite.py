@@ -8,6 +8,7 @@ from eval import Clip, Measurement, Report, Suite, Unmeasurable, evaluator, scor
 from eval.batch import Failure, score_many
 from eval.cards import Card
 from eval.errors import ClipError, EvalError, UnknownNameError
+from eval.fingerprint import fingerprint
 from eval.score import EVALUATORS
 
 
@@ -50,7 +51,8 @@ def cards(monkeypatch):
     shown = {}
 
     def give(name, *, passed=True, version=1):
-        shown[name] = Card(evaluator=f"{name}@{version}", passed=passed, failures=())
+        code = fingerprint(EVALUATORS[name].measure)
+        shown[name] = Card(evaluator=f"{name}@{version}", passed=passed, failures=(), provenance={"code": code})
 
     monkeypatch.setattr("eval.suite.load_card", shown.get)
     return give
