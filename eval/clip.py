@@ -104,7 +104,8 @@ class Clip:
     @cached_property
     def digest(self) -> str:
         """SHA-256 (first 16 hex digits) of everything in the clip that a score can depend on."""
-        sha = hashlib.sha256(f"{self.frames.shape}|{self.fps}|{self.text}".encode())
+        # 10 and 10.0 frames per second are one rate; no text and the text "None" are two.
+        sha = hashlib.sha256(f"{self.frames.shape}|{float(self.fps)!r}|{self.text!r}".encode())
         sha.update(np.ascontiguousarray(self.frames).data)
         arrays = dict(self.truth) if self.actions is None else {**self.truth, "actions": self.actions}
         for key in sorted(arrays):

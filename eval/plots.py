@@ -92,6 +92,33 @@ def evidence_plot(scores: Sequence[Score], num_frames: int) -> str | None:
     return _svg(figure)
 
 
+def interval_plot(panels: Mapping[str, Mapping[str, np.ndarray]], *, across: str, level: float | None = None) -> str:
+    """Values with their intervals over a setting, one panel a subject.
+
+    Args:
+        panels: Title of the panel to curves by label, each (n, 4): setting, value, lower and upper end of its interval.
+        across: Name of the setting.
+        level: A horizontal line: what chance gives.
+
+    Returns:
+        SVG.
+    """
+    figure, axes = _figure(len(panels), columns=4, height=1.9)
+    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+        for i, (label, points) in enumerate(curves.items()):
+            colour, (at, value, low, high) = _hex(SERIES_RGB[i % len(SERIES_RGB)]), np.asarray(points, float).T
+            ax.plot(at, value, color=colour, lw=1.5, marker="o", ms=3, label=label)
+            ax.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
+        if level is not None:
+            ax.axhline(level, color=_TEXT, lw=0.6, ls=":")
+        ax.set_ylim(-0.02, 1.02)
+        ax.set_title(title, loc="left", fontsize=9, fontweight="bold")
+        ax.set_xlabel(across)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    return _svg(figure)
+
+
 def _limit(ax: "Axes", values: np.ndarray) -> None:
     """Fits the axis to the values: an interval over few cases, or a lone identical frame, would crush the curves."""
     values = values[np.isfinite(values)]

@@ -107,6 +107,22 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Table:
+    """Plain rows; numbers as text, already rounded.
+
+    Attributes:
+        columns: Headings.
+        rows: One text a column each; the first column names the row.
+        caption: What the rows are.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    kind: ClassVar[str] = "table"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Note:
     """A remark: "plain", or a "warning" that a reader must not miss."""
 
@@ -115,7 +131,7 @@ class Note:
     kind: ClassVar[str] = "note"
 
 
-Block = Videos | Picture | Plot | Scores | Comparison | Facts | Note
+Block = Videos | Picture | Plot | Scores | Comparison | Facts | Table | Note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +243,7 @@ _VIEWS = {
     "scores": _scores,
     "comparison": _comparison,
     "facts": lambda b: {"items": b.items},
+    "table": lambda b: {"columns": b.columns, "rows": b.rows, "caption": b.caption},
     "note": lambda b: {"text": b.text, "tone": b.tone},
 }
 

@@ -4,6 +4,7 @@ The protocol of IntPhys (Riochet et al., 2018), IntPhys 2 and facebookresearch/j
 2025). Any scorer plugs in: a law, a metric against the truth, or a simulator's own surprise.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -44,6 +45,22 @@ class Pair:
     impossible: Clip
     violation: str
     severity: float
+
+
+class Judged(NamedTuple):
+    """A matched pair after scoring.
+
+    Attributes:
+        violation: Its kind.
+        severity: Its size.
+        possible: Surprise of the lawful clip; None or NaN if the scorer could not tell.
+        impossible: Surprise of the violated clip.
+    """
+
+    violation: str
+    severity: float
+    possible: float | None
+    impossible: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +186,17 @@ def surprise_of(measure: Evaluator, **config: object) -> Scorer:
     return score
 
 
+def pixel_change(clip: Clip) -> float:
+    """The largest change between neighbouring frames, mean of |difference| in levels: a scorer that knows no law.
+
+    What a scorer gains over it is not explained by a jump of pixels alone.
+    """
+    if len(clip) < 2:
+        return 0.0
+    change = np.abs(np.diff(clip.frames.astype(np.int16), axis=0))
+    return float(change.mean(axis=(1, 2, 3)).max())
+
+
 def judge(pairs: Iterable[Pair], scorer: Scorer) -> list[Verdict]:
     """Scores matched pairs and says how well possible and impossible are told apart.
 
@@ -177,30 +205,42 @@ def judge(pairs: Iterable[Pair], scorer: Scorer) -> list[Verdict]:
         scorer: Surprise of a clip, higher is less plausible; None or NaN if it cannot tell.
 
     Returns:
-        First all pairs together, then each violation, then each violation at each severity (if it has several).
+        As `verdicts`.
 
     Raises:
         MeasureError: If there is no pair.
     """
-    cases = [(p.violation, float(p.severity), scorer(p.possible), scorer(p.impossible)) for p in pairs]
+    return verdicts([Judged(p.violation, float(p.severity), scorer(p.possible), scorer(p.impossible)) for p in pairs])
+
+
+def verdicts(cases: Sequence[Judged]) -> list[Verdict]:
+    """How well possible and impossible are told apart, for a scorer that has seen all pairs.
+
+    The intervals take pairs as independent: give each its own scene.
+
+    Returns:
+        First all pairs together, then all violations at each severity (if there are several), then each violation, each
+        followed by itself at each severity.
+
+    Raises:
+        MeasureError: If there is no pair.
+    """
     if not cases:
         raise MeasureError(expected="at least one pair", got="none", remedy="Render pairs with a planted violation.")
-    verdicts = [_verdict("all", None, cases)]
-    for violation in sorted({c[0] for c in cases}):
-        of_kind = [c for c in cases if c[0] == violation]
-        verdicts.append(_verdict(violation, None, of_kind))
-        severities = sorted({c[1] for c in of_kind})
+    found: list[Verdict] = []
+    for violation in ("all", *sorted({c.violation for c in cases})):
+        of_kind = [c for c in cases if violation in {"all", c.violation}]
+        found.append(_verdict(violation, None, of_kind))
+        severities = sorted({c.severity for c in of_kind})
         if len(severities) > 1:
-            verdicts += [_verdict(violation, s, [c for c in of_kind if c[1] == s]) for s in severities]
-    return verdicts
+            found += [_verdict(violation, s, [c for c in of_kind if c.severity == s]) for s in severities]
+    return found
 
 
-def _verdict(
-    violation: str, severity: float | None, cases: Sequence[tuple[str, float, float | None, float | None]]
-) -> Verdict:
-    unscored = sum(value is None or np.isnan(value) for case in cases for value in case[2:])
-    possible = np.array([_or(case[2], np.inf) for case in cases])
-    impossible = np.array([_or(case[3], -np.inf) for case in cases])
+def _verdict(violation: str, severity: float | None, cases: Sequence[Judged]) -> Verdict:
+    unscored = sum(value is None or math.isnan(value) for case in cases for value in (case.possible, case.impossible))
+    possible = np.array([_or(case.possible, np.inf) for case in cases])
+    impossible = np.array([_or(case.impossible, -np.inf) for case in cases])
     accuracy = relative_accuracy(possible, impossible)
     return Verdict(
         violation=violation,

@@ -103,6 +103,12 @@ def test_digest_depends_on_everything_a_score_can_depend_on():
     assert Clip(**base).digest == Clip(**base, name="other label").digest
 
 
+def test_one_rate_is_one_digest_however_it_is_written():
+    digests = {Clip(frames=frames(), fps=fps).digest for fps in (10, 10.0, np.float32(10), np.int64(10))}
+    assert len(digests) == 1
+    assert Clip(frames=frames(), fps=10, text="None").digest not in digests
+
+
 @given(hnp.arrays(np.uint8, st.tuples(*[st.integers(1, 5)] * 3)))
 def test_grey_becomes_three_equal_channels(video):
     rgb = as_frames(video)

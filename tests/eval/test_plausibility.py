@@ -98,6 +98,9 @@ def test_judge_reports_all_then_violations_then_severities():
     verdicts = pl.judge(iter(given_pairs), brightness)
     assert [(v.violation, v.severity, v.n) for v in verdicts] == [
         ("all", None, 5),
+        ("all", 0.1, 2),
+        ("all", 0.5, 2),
+        ("all", 1.0, 1),
         ("bounce", None, 1),
         ("vanish", None, 4),
         ("vanish", 0.1, 2),
@@ -105,9 +108,9 @@ def test_judge_reports_all_then_violations_then_severities():
     ]
     assert verdicts[0].relative_accuracy == 0.7
     assert verdicts[0].strict_accuracy == 0.6
-    assert verdicts[3].relative_accuracy == 0.25
-    assert verdicts[4].auroc.value == 1.0
-    low, high = verdicts[4].relative_interval
+    assert verdicts[6].relative_accuracy == verdicts[1].relative_accuracy == 0.25
+    assert verdicts[7].auroc.value == 1.0
+    low, high = verdicts[7].relative_interval
     assert low < 0.5 < high
 
 
@@ -118,6 +121,14 @@ def test_silence_never_raises_a_result():
     assert silent.relative_accuracy < scored.relative_accuracy
     assert silent.auroc.value < scored.auroc.value
     assert pl.judge(pairs((0, 0)), brightness)[0].relative_accuracy == 0.0
+
+
+def test_pixel_change_is_the_largest_step_between_frames():
+    frames = np.zeros((4, 2, 2, 3), np.uint8)
+    frames[1:] = 10
+    frames[3] = 250
+    assert pl.pixel_change(Clip(frames=frames, fps=10)) == 240.0
+    assert pl.pixel_change(Clip(frames=frames[:1], fps=10)) == 0.0
 
 
 def test_an_evaluator_becomes_a_scorer_with_its_direction():

@@ -1,4 +1,4 @@
-"""`worldsim score`: grade videos of any source, and write scores and a report."""
+"""`worldsim score`: grade videos of any source, or a learned world, and write scores and a report."""
 
 import sys
 import time
@@ -21,6 +21,7 @@ from eval.suite import write_json
 from eval.tables import measured_rows, show_value, unmeasured_groups
 from worldsim.cli.clips import Reader, find_videos
 from worldsim.cli.output import output_folder
+from worldsim.cli.score_world import WORLD_SUITES, score_world
 from worldsim.errors import ConfigError
 
 SCORES_FORMAT = 1
@@ -33,9 +34,10 @@ class Options:
     """What to grade.
 
     Attributes:
-        videos: Video files, folders of videos, or folders of images; mp4, webm, mkv, avi, gif, npz, png.
-        suite: Suites or evaluators, separated by commas: physics, geometry, fidelity, control, quality, all. By default
-            physics, geometry and quality, and fidelity where there is a reference.
+        videos: Video files, folders of videos, or folders of images; mp4, webm, mkv, avi, gif, npz, png. With the suite
+            plausibility or control, a checkpoint: shipped name or directory.
+        suite: Suites or evaluators, separated by commas: physics, geometry, fidelity, quality, all; of a checkpoint,
+            plausibility or control. By default physics, geometry and quality, and fidelity where there is a reference.
         reference: The true video of the same scene, for measures of fidelity; only with a single video.
         fps: Frames per second, in place of what the files state.
         max_frames: Of longer videos only the first so many frames are scored; the report says so.
@@ -43,6 +45,11 @@ class Options:
         workers: Processes.
         pictures: At most so many clips are shown in full in the report; all are in its table and in scores.json.
         out: Folder for scores.json and report.html.
+        cases: Of a checkpoint: pairs of each violation at each severity (plausibility), or episodes (control).
+        seed: Of a checkpoint: which fresh scenes.
+        scorers: Of a checkpoint's plausibility, separated by commas: surprise (its own), untrained, pixel_change, and
+            any evaluators or suites.
+        device: Of a checkpoint: where to run.
     """
 
     videos: tyro.conf.Positional[tuple[Path, ...]]
@@ -54,10 +61,41 @@ class Options:
     workers: int = 1
     pictures: int = 12
     out: Path = Path("out/score")
+    cases: int = 8
+    seed: int = 1
+    scorers: str = "surprise,untrained,pixel_change"
+    device: str = "cpu"
 
 
 def run(options: Options) -> None:
     """Grades, prints a table, writes scores.json and report.html."""
+    console = Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
+    if options.suite in WORLD_SUITES:
+        _score_world(options, options.suite, console)
+    else:
+        _score_videos(options, console)
+    console.print(f"scores: {options.out / 'scores.json'}\nreport: {options.out / 'report.html'}", soft_wrap=True)
+
+
+def _score_world(options: Options, suite: str, console: Console) -> None:
+    if len(options.videos) != 1:
+        raise ConfigError(
+            expected=f"one checkpoint for the suite {suite}", got=f"{len(options.videos)}", remedy="Score one by one."
+        )
+    score_world(
+        str(options.videos[0]),
+        suite,
+        cases=options.cases,
+        seed=options.seed,
+        scorers=_listed(options.scorers),
+        device=options.device,
+        out=options.out,
+        console=console,
+    )
+
+
+def _score_videos(options: Options, console: Console) -> None:
+    suite = Suite.of(_suites(options))
     paths = find_videos(options.videos)
     if options.reference is not None and len(paths) > 1:
         raise ConfigError(
@@ -66,8 +104,6 @@ def run(options: Options) -> None:
     reader = Reader(
         fps=options.fps, max_frames=options.max_frames, max_side=options.max_side, reference=options.reference
     )
-    suite = Suite.of(_suites(options))
-    console = Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
     # A single video that cannot be read is a mistake to name, not a failure to count.
     sources = [reader(paths[0])] if len(paths) == 1 else paths
     batch = score_many(sources, suite, read=reader, workers=options.workers, progress=_Progress(console, len(paths)))
@@ -93,7 +129,6 @@ def run(options: Options) -> None:
                 **versions(),
             },
         )
-    console.print(f"scores: {options.out / 'scores.json'}\nreport: {options.out / 'report.html'}", soft_wrap=True)
 
 
 def scores_json(batch: BatchReport, suite: Suite, options: Options) -> dict[str, Any]:
@@ -131,7 +166,19 @@ class _Progress:
 def _suites(options: Options) -> list[str]:
     if options.suite is None:
         return ["physics", "geometry", "quality", *(["fidelity"] if options.reference else [])]
-    return [name.strip() for name in options.suite.split(",") if name.strip()]
+    named = _listed(options.suite)
+    both = sorted(set(named) & set(WORLD_SUITES))
+    if both:
+        raise ConfigError(
+            expected=f"{both[0]} alone: it grades a checkpoint, the others videos",
+            got=options.suite,
+            remedy="Run the command once for each.",
+        )
+    return named
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _title(batch: BatchReport) -> str:

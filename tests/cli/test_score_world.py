@@ -1,0 +1,78 @@
+"""`worldsim score --suite plausibility CHECKPOINT`: pairs, scorers, verdicts."""
+
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from envs.violations import makers, pair
+from eval.physics.plausibility import pixel_change
+from worldsim.cli import main, score_plausibility
+from worldsim.simulator import load
+
+VIOLATIONS = {name: maker for name, maker in makers("bounce").items() if name in {"teleport", "vanish"}}
+
+
+@pytest.fixture
+def two_violations(monkeypatch):
+    monkeypatch.setattr(score_plausibility, "makers", lambda _: VIOLATIONS)
+    monkeypatch.setattr(score_plausibility, "SEVERITIES", (0.1, 1.0))
+
+
+def test_plausibility_writes_verdicts_of_every_scorer(tiny_bounce, two_violations, tmp_path, capsys):
+    arguments = ["score", str(tiny_bounce), "--suite", "plausibility", "--cases", "1", "--out", str(tmp_path)]
+    assert main([*arguments, "--scorers", "surprise,untrained,pixel_change,continuity"]) == 0
+    shown = capsys.readouterr().out
+    saved = json.loads((tmp_path / "scores.json").read_text())
+    html = (tmp_path / "report.html").read_text()
+    names = {"surprise_mean", "surprise_peak", "untrained_mean", "untrained_peak", "pixel_change", "continuity"}
+    assert set(saved["found"]) == names
+    for name, found in saved["found"].items():
+        assert name in shown
+        assert name in html
+        assert [(v["violation"], v["severity"], v["n"]) for v in found["verdicts"]][:2] == [
+            ("all", None, 4),
+            ("all", 0.1, 2),
+        ]
+        assert len(found["pairs"]) == 4
+    # Pixel by pixel what the world renders from the seeds of this run.
+    first = score_plausibility.FIRST_SEED + score_plausibility.SEEDS_A_RUN
+    for k, (judged, (name, severity)) in enumerate(
+        zip(
+            saved["found"]["pixel_change"]["pairs"],
+            [(n, s) for n in VIOLATIONS for s in score_plausibility.SEVERITIES],
+            strict=True,
+        )
+    ):
+        lawful, violated = pair(name, first + k, severity, size=(32, 32))
+        assert (judged["violation"], judged["severity"]) == (name, severity)
+        for side, record in (("possible", lawful), ("impossible", violated)):
+            assert judged[side] == pixel_change(score_plausibility._clip(record))
+
+
+def test_surprise_is_the_simulators_own_under_one_noise(tiny_bounce, two_violations):
+    simulator = load(tiny_bounce)
+    found = score_plausibility.measure(simulator, scorers=["surprise"], cases=1, seed=2, console=Console(quiet=True))
+    lawful, violated = pair(
+        "teleport", score_plausibility.FIRST_SEED + 2 * score_plausibility.SEEDS_A_RUN, 0.1, size=(32, 32)
+    )
+    judged = found.judged["surprise_mean"][0]
+    for value, record in ((judged.possible, lawful), (judged.impossible, violated)):
+        alone = simulator.surprise(record.frames, actions=record.actions, text=record.text)
+        assert value == pytest.approx(np.mean(alone[1:]), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("extra", "hint"),
+    [
+        (["--scorers", "surprize"], "surpri"),
+        (["--cases", "0"], "cases"),
+        (["--suite", "plausibility,physics"], "alone"),
+    ],
+)
+def test_mistakes_are_named_and_leave_nothing(extra, hint, tiny_bounce, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["score", str(tiny_bounce), "--suite", "plausibility", *extra, "--out", str(out)]) == 2
+    assert hint in capsys.readouterr().err
+    assert not out.exists()

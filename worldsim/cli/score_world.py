@@ -1,0 +1,68 @@
+"""Suites that grade a learned world by running it, rather than a video."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from eval.report import write_report
+from eval.score import versions
+from eval.suite import write_json
+from worldsim.cli import score_plausibility
+from worldsim.cli.output import output_folder
+from worldsim.simulator import load
+
+WORLD_SUITES = ("plausibility",)
+FORMAT = 1
+
+
+def score_world(
+    checkpoint: str,
+    suite: str,
+    *,
+    cases: int,
+    seed: int,
+    scorers: Sequence[str],
+    device: str,
+    out: Path,
+    console: Console,
+) -> None:
+    """Measures, prints a table, writes scores.json and report.html.
+
+    Args:
+        checkpoint: Shipped name or directory.
+        suite: One of `WORLD_SUITES`.
+        cases: How much to measure.
+        seed: Which fresh scenes.
+        scorers: Who judges plausibility.
+        device: Where to run.
+        out: The folder.
+        console: Where the table goes.
+
+    Raises:
+        UnknownNameError: If there is no such checkpoint or scorer.
+        ConfigError: If the checkpoint learned none of the worlds whose truth is known.
+    """
+    simulator = load(checkpoint, device=device)
+    found = score_plausibility.measure(simulator, scorers=scorers, cases=cases, seed=seed, console=console)
+    about: dict[str, Any] = {
+        "suite": suite,
+        "checkpoint": checkpoint,
+        "fingerprint": simulator.fingerprint,
+        "sampling": json.dumps(simulator.sampling.to_dict()),
+        "cases": cases,
+        "seed": seed,
+        **versions(),
+    }
+    console.print(score_plausibility.show(found))
+    with output_folder(out) as folder:
+        write_json(folder / "scores.json", {"format": FORMAT, **about, "found": score_plausibility.as_json(found)})
+        write_report(
+            folder / "report.html",
+            title=f"{suite.capitalize()} of {Path(checkpoint).name}",
+            lead="The checkpoint is run on fresh scenes of the true world that it learned.",
+            sections=score_plausibility.sections(found, simulator),
+            provenance=about,
+        )
