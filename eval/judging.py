@@ -26,6 +26,8 @@ from eval.validity import Kind, Reading, Trial
 DETECTED_SHARE = 0.9
 SEED_GROUPS = 4
 MIN_GROUP = 4
+# Pairs of each claim whose readings the card carries, for a check that takes seconds.
+SAMPLES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,7 @@ def make_card(
     failures = _failures(evaluator, figures, required)
     figures["claims"] = list(evaluator.claims)
     figures["parity"] = parity
+    figures["samples"] = {c: _samples(own, name, c, required.severity) for c in evaluator.claims}
     figures["baselines"] = {
         b: {v: _violation_at(own, b, v, required.severity)["auroc"] for v in evaluator.claims}
         for b in baselines
@@ -195,6 +198,17 @@ def _seed_spread(chosen: Sequence[Trial], name: str) -> float | None:
     if min(map(len, groups)) < MIN_GROUP:
         return None
     return float(np.std([auroc(*_badness(group, name)).value for group in groups], ddof=1))
+
+
+def _samples(own: Sequence[Trial], name: str, violation: str, severity: float) -> list[list[float | None]]:
+    """Seed, and the badness of the lawful and of the violated clip, of a few pairs."""
+    chosen = [
+        t
+        for t in own
+        if t.kind == "violation" and t.name == violation and math.isclose(t.severity, severity) and _occasion(t, name)
+    ]
+    chosen = sorted(chosen, key=lambda t: t.seed)[:SAMPLES]
+    return [[t.seed, t.lawful[name].badness, t.changed[name].badness] for t in chosen]
 
 
 def _occasion(trial: Trial, name: str) -> bool:

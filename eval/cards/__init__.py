@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -55,6 +55,35 @@ class Card:
             most = 100.0 * lawful["alarm_rate_interval"][1]
             parts.append(f"{lawful['alarms']} alarms on {lawful['measured']} lawful clips (at most {most:.1f} %)")
         return "; ".join(parts)
+
+
+def disagreements(shipped: Card, fresh: Card) -> list[str]:
+    """Where a card measured anew contradicts the shipped one, in words; empty where it bears it out.
+
+    A smaller sample has wider intervals, and two figures agree where their intervals meet.
+    """
+    found = []
+    if not shipped.is_of({"evaluator": fresh.evaluator, "code": str(fresh.provenance.get("code"))}):
+        found.append("card is of another version")
+    severity = f"{shipped.provenance['requirements']['severity']:g}"
+    for claim in shipped.figures["claims"]:
+        at = [
+            c.figures["violations"].get(claim, {}).get("by_severity", {}).get(severity) or {} for c in (shipped, fresh)
+        ]
+        was, now = (each.get("auroc") for each in at)
+        if was is not None and now is not None and _apart(was[1:], now[1:]):
+            found.append(f"{claim}: AUROC {now[0]:.2f}, not {was[0]:.2f}")
+    was, now = (c.figures["lawful"] for c in (shipped, fresh))
+    rates = was["alarm_rate_interval"], now["alarm_rate_interval"]
+    if None not in rates and _apart(*rates):
+        found.append(
+            f"alarms on {now['alarms']} of {now['measured']} lawful clips, not {was['alarms']} of {was['measured']}"
+        )
+    return found
+
+
+def _apart(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[1] < b[0] or b[1] < a[0]
 
 
 def load_card(name: str, directory: Path = CARDS_DIR) -> Card | None:

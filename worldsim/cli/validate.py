@@ -10,7 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from eval import Suite
-from eval.cards import CARDS_DIR, Card, load_card
+from eval.cards import CARDS_DIR, Card, disagreements, load_card
 from eval.judging import Requirements, make_card, save_card
 from eval.score import Evaluator
 from eval.validity import Case, measure
@@ -37,7 +37,8 @@ class Options:
         workers: Processes.
         out: Folder for the cards; the package's own by default.
         work: Folder for readings, from which an interrupted run goes on.
-        check: Measure and compare with the shipped cards, but write none; exit with 2 if one that passed would fail.
+        check: Measure and compare with the shipped cards, but write none; exit with 2 if one is of other code or
+            contradicts what is measured.
     """
 
     world: Literal["bounce", "room"] = "bounce"
@@ -98,16 +99,18 @@ def _mode(options: Options, evaluator: Evaluator) -> str:
 
 
 def _compare(cards: list[tuple[Evaluator, Card]]) -> None:
-    worse = []
+    """Raises if a shipped card is old, or if what was measured now contradicts it."""
+    wrong = []
     for evaluator, card in cards:
         shipped = load_card(evaluator.name)
-        if shipped is not None and shipped.passed and shipped.evaluator == card.evaluator and not card.passed:
-            worse.append(f"{evaluator.name} ({'; '.join(card.failures)})")
-    if worse:
+        found = ["it has no card"] if shipped is None else disagreements(shipped, card)
+        if found:
+            wrong.append(f"{evaluator.name} ({'; '.join(found)})")
+    if wrong:
         raise ConfigError(
             expected="every shipped card to hold on this sample",
-            got=", ".join(worse),
-            remedy="Mend the evaluator, or raise its version and make its card again.",
+            got=", ".join(wrong),
+            remedy="Mend the evaluator, or make its card again: worldsim validate.",
         )
 
 
