@@ -1,6 +1,7 @@
-"""`worldsim train`: a learned world from a dataset."""
+"""`worldsim train`: a learned world from a dataset, in one process or in those that `torchrun` starts."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,8 @@ def run(options: Options) -> None:
         print(json.dumps(config.to_dict(), indent=1))
         return
     checkpoint = train(config, out=options.out, resume=options.resume, show_progress=options.progress)
-    print(f"The learned world is in {checkpoint}; try: worldsim rollout {checkpoint} --frames 60")
+    if int(os.environ.get("RANK", "0")) == 0:  # of the processes that torchrun started
+        print(f"The learned world is in {checkpoint}; try: worldsim rollout {checkpoint} --frames 60")
 
 
 def changed(config: TrainConfig, changes: Sequence[str]) -> TrainConfig:

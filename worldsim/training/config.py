@@ -134,13 +134,14 @@ class TrainConfig(Config):
         compile: Whether to run the networks through torch.compile.
         device: Where to train; "auto" takes CUDA if there is one.
         start: A checkpoint (a shipped name or a directory) to start from: its tokenizer is kept as it is, and its
-            transformer is where training begins. Empty for a new world.
+            transformer, whatever shape `model` says, is where training begins. Empty for a new world.
         start_with: What of it to take: "world" is both networks, "tokenizer" leaves the transformer to be trained anew,
             with the shape that `model` says.
         episodes: Train on so many of the dataset's episodes only, the first ones; 0 for all.
         shard: Whether the processes that `torchrun` starts share the transformer's weights, gradients and moments
             (FSDP2) rather than hold a copy each (DDP).
         threads: CPU threads; 0 leaves PyTorch's choice.
+        workers: Threads that prepare batches ahead; 0 prepares each when it is needed.
         log_every: Updates between two lines of metrics.
         save_minutes: Minutes between two saved states.
         evaluate_every: Updates between two evaluations on held-out episodes.
@@ -164,6 +165,7 @@ class TrainConfig(Config):
     episodes: int = 0
     shard: bool = False
     threads: int = 0
+    workers: int = 1
     log_every: int = 20
     save_minutes: float = 2.0
     evaluate_every: int = 500

@@ -27,6 +27,21 @@ from worldsim.training.config import TrainConfig
 from worldsim.training.log import Log
 from worldsim.training.team import Team
 
+# A run may be prolonged, logged or divided otherwise when it is resumed; what would change its numbers may not differ.
+_FREE = frozenset(
+    [
+        "log_every",
+        "save_minutes",
+        "evaluate_every",
+        "evaluation",
+        "tensorboard",
+        "device",
+        "threads",
+        "workers",
+        "shard",
+    ]
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -95,10 +110,8 @@ def _claim(file: Path, config: TrainConfig, *, resume: bool) -> None:
 
 
 def _check_resumable(old: dict[str, Any], new: dict[str, Any], file: Path) -> None:
-    # A run may be prolonged or logged otherwise; what would change its numbers may not differ.
-    free = {"log_every", "save_minutes", "evaluate_every", "evaluation", "tensorboard", "device", "threads", "shard"}
     for key in sorted(set(old) | set(new)):
-        if key in free or key.endswith("optimiser"):
+        if key in _FREE or key.endswith("optimiser"):
             continue
         if old.get(key) != new.get(key):
             raise TrainingError(

@@ -13,6 +13,7 @@ from worldsim.data import Dataset
 from worldsim.errors import ActionError
 from worldsim.spaces import action_dim
 from worldsim.tokenizer import ConvTokenizer, Tokenizer
+from worldsim.training.ahead import Ahead
 from worldsim.training.config import TrainConfig
 from worldsim.training.data import LATENTS, FrameSource, LatentSource, cached_latents, check_dataset, reward_scale
 from worldsim.training.evaluation import Evaluation
@@ -83,7 +84,9 @@ def _resolved(config: TrainConfig, dataset: Dataset, start: Checkpoint | None) -
             got=f"a dataset with {dataset.action_space}",
             remedy="Record with the same actions, or train a new world.",
         )
-    return replace(config, model=start.model.config, tokenizer=start.tokenizer.config)
+    # The shape is the checkpoint's; where paths begin can be learned anew.
+    model = replace(start.model.config, source=config.model.source, source_noise=config.model.source_noise)
+    return replace(config, model=model, tokenizer=start.tokenizer.config)
 
 
 def _train_tokenizer(
@@ -101,7 +104,7 @@ def _train_tokenizer(
     source = FrameSource(dataset, config)
 
     def loss(step: int, part: Part) -> tuple[Tensor, dict[str, Tensor], int]:
-        frames = source.batch(step, device, part.rows)
+        frames = ahead(step, part.rows)
         return *learner.objective(frames, part.generators), frames.shape[0] * frames.shape[1]
 
     phase = Phase(
@@ -112,7 +115,9 @@ def _train_tokenizer(
         describe=source.describe,
         extra_state=lambda: {"mean": tokenizer.mean.cpu(), "std": tokenizer.std.cpu()},
     )
-    run_phase(phase, run, config, show_progress=show_progress)
+    parts = members.parts(config.tokenizer_optimiser)
+    with Ahead(lambda step, rows: source.batch(step, device, rows), parts, config.workers) as ahead:
+        run_phase(phase, run, config, show_progress=show_progress)
     learner.finish()
     with torch.no_grad():
         tokenizer.measure(torch.cat([tokenizer.bottleneck(source.batch(i, device)) for i in range(32)]))
@@ -139,14 +144,17 @@ def _train_dynamics(
 ) -> VideoDiT:
     device = members.device
     torch.manual_seed(config.seed + 1)  # initial weights
-    model = VideoDiT(config.model).to(device) if start is None else start.model.to(device).requires_grad_().train()
+    model = VideoDiT(config.model)
+    if start is not None:
+        model.load_state_dict(start.model.state_dict())
+    model = model.to(device)
     if config.compile:
         model.compile_blocks()
     learner = Learner(model, dynamics_loss, config.optimiser, run.path / "dynamics", members, shard=config.shard)
     learner.restore()
 
     def loss(step: int, part: Part) -> tuple[Tensor, dict[str, Tensor], int]:
-        batch = source.batch(step, device, part.rows)
+        batch = ahead(step, part.rows)
         # An untrained model's own predictions teach nothing yet.
         ready = start is not None or step > 0.1 * config.optimiser.steps
         feedback = ready and float(torch.rand((), generator=part.generators.shared)) < config.dynamics.feedback
@@ -161,5 +169,7 @@ def _train_dynamics(
         evaluate=lambda network: examine(network, learner.step),
         describe=source.describe,
     )
-    run_phase(phase, run, config, show_progress=show_progress)
+    parts = members.parts(config.optimiser)
+    with Ahead(lambda step, rows: source.batch(step, device, rows), parts, config.workers) as ahead:
+        run_phase(phase, run, config, show_progress=show_progress)
     return cast("VideoDiT", learner.finish())

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from worldsim.errors import TrainingError
+from worldsim.errors import DatasetError, TrainingError
 from worldsim.training import EvaluationConfig, OptimiserConfig, TrainConfig, train
+from worldsim.training.ahead import Ahead
 from worldsim.training.draws import generators_for, normal
 from worldsim.training.team import Team
 
@@ -92,6 +95,28 @@ def test_processes_take_disjoint_rows_of_the_batch() -> None:
     assert rows == list(range(12))
     with pytest.raises(TrainingError, match="multiple of 6"):
         members[0].parts(replace(config, batch_size=16))
+
+
+@given(
+    st.integers(0, 3),
+    st.integers(1, 3),
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2)), max_size=12),
+)
+@settings(max_examples=30, deadline=None)
+def test_batches_prepared_ahead_are_those_asked_for(threads: int, parts: int, asked: list[tuple[int, int]]) -> None:
+    rows = [range(4 * i, 4 * i + 4) for i in range(parts)]
+    with Ahead(lambda step, part: (step, part), rows, threads) as ahead:
+        for step, part in [*asked, *((s, i) for s in range(4) for i in range(parts))]:
+            wanted = rows[part % parts]
+            assert ahead(step, wanted) == (step, wanted)
+
+
+def test_an_error_while_preparing_reaches_the_one_who_asks() -> None:
+    def broken(step: int, rows: range) -> int:
+        raise DatasetError(expected="rows", got=step, remedy="Look.")
+
+    with Ahead(broken, [range(2)], 1) as ahead, pytest.raises(DatasetError, match="got 3"):
+        ahead(3, range(2))
 
 
 def test_a_sample_is_noised_alike_wherever_it_is_computed() -> None:
