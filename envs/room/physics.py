@@ -14,7 +14,7 @@ from envs.room.engine import mj
 from envs.room.scene import FRAME_S, WALKER_HEIGHT_M, WALKER_RADIUS_M, Scene, Solid
 from envs.room.touches import FLOOR, WALL, Touches
 
-SUBSTEPS = 20
+SUBSTEPS = 16
 WALKER_MASS_KG = 70.0
 WALKER_FORCE_N = 400.0
 _STATE = mj.mjtState.mjSTATE_INTEGRATION
