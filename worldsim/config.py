@@ -8,6 +8,7 @@ from worldsim.errors import ConfigError, UnknownNameError
 
 Prediction = Literal["x", "velocity", "noise"]
 PathName = Literal["rectified_flow", "variance_preserving"]
+Source = Literal["noise", "previous"]
 
 FORMAT_VERSION = 1
 
@@ -104,6 +105,9 @@ class ModelConfig(Config):
         heads_out: Whether reward and termination are predicted.
         path: Noise path.
         prediction: What the network predicts.
+        source: Where the path of a frame begins at level 1: "noise", or "previous", the frame before it plus noise
+            (`worldsim.noise.source`), so that what does not change need not be made anew. Only with rectified flow.
+        source_noise: Standard deviation of that noise.
     """
 
     latent_channels: int = 8
@@ -123,8 +127,16 @@ class ModelConfig(Config):
     heads_out: bool = True
     path: PathName = "rectified_flow"
     prediction: Prediction = "x"
+    source: Source = "noise"
+    source_noise: float = 0.3
 
     def __post_init__(self) -> None:
+        if self.source == "previous" and self.path != "rectified_flow":
+            raise ConfigError(
+                expected='path "rectified_flow" for paths that begin at the previous frame',
+                got=self.path,
+                remedy="Change `path` or `source`.",
+            )
         if self.width % self.heads or (self.width // self.heads) % 4:
             raise ConfigError(
                 expected="width / heads to be a multiple of 4",

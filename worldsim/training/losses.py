@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from worldsim.noise import clean_from_prediction, mix
+from worldsim.noise import clean_from_prediction, mix, source
 from worldsim.training.config import DynamicsConfig
 from worldsim.training.draws import Source, normal, shared_source, uniform
 from worldsim.transformer import Conditions, VideoDiT, two_stream_mask
@@ -65,13 +65,15 @@ def _causal_loss(
     doubled = _twice(conditions)
     positions = torch.arange(f, device=clean.device).repeat(2)
     mask = two_stream_mask(f, model.config.window, device=clean.device)
+    has_previous = torch.arange(f, device=clean.device) > 0
     levels = _target_levels(config, draw, b, f)
     context_levels = config.context_noise * draw.uniform(b, f)
     context_levels = context_levels * (draw.uniform(b, 1) >= config.context_clean)
 
     def run(context: Tensor, target_levels: Tensor) -> tuple[Tensor, Tensor]:
         noised = mix(model.path, context, draw.normal(clean), context_levels)
-        target = mix(model.path, clean, draw.normal(clean), target_levels)
+        begin = source(model.config, draw.normal(clean), context.roll(1, dims=1), has_previous)
+        target = mix(model.path, clean, begin, target_levels)
         out = model(
             torch.cat((noised, target), dim=1),
             torch.cat((context_levels, target_levels), dim=1),
