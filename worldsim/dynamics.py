@@ -13,6 +13,7 @@ from torch import Tensor
 
 from worldsim.errors import ConfigError, FramesError, StateError
 from worldsim.nn.cache import RingCache
+from worldsim.nn.passes import Plan, TextKeys
 from worldsim.noise import VariancePreserving, clean_from_prediction, mix
 from worldsim.sampler import level_grid, sample
 from worldsim.sampling import Sampling
@@ -20,8 +21,6 @@ from worldsim.state import State, frame_noise
 from worldsim.transformer import Conditions, VideoDiT, causal_mask
 
 _CONTEXT_STREAM, _ERROR_STREAM = 1, 2  # of `frame_noise`; stream 0 starts frames
-
-TextKeys = list[tuple[Tensor, Tensor] | None]
 
 
 class Dynamics:
@@ -44,6 +43,7 @@ class Dynamics:
             )
         self.model, self.sampling = model, sampling
         self._levels = level_grid(sampling.steps, model.path)
+        self._first_levels = level_grid(sampling.first_steps, model.path)
         # Texts outlive frames: their keys and values are kept for the state's text they were computed from.
         self._texts: tuple[Tensor | None, Tensor | None, TextKeys] | None = None
 
@@ -97,7 +97,9 @@ class Dynamics:
                 remedy="Guidance keeps a cache for each evaluation: reset under the sampling that is to be used.",
             )
 
-    def advance(self, state: State, action: Tensor | None, noise: Tensor | None = None) -> tuple[State, Tensor, Tensor]:
+    def advance(
+        self, state: State, action: Tensor | None, noise: Tensor | None = None
+    ) -> tuple[State, Tensor, Tensor | None]:
         """Denoises the next frame and remembers it, in place.
 
         Args:
@@ -106,16 +108,19 @@ class Dynamics:
             noise: (B, 1, C, h, w) to start from; by default what follows from the seeds.
 
         Returns:
-            The next state, the frame's clean latent (B, 1, C, h, w), and its hidden tokens (B, 1, N, D).
+            The next state, the frame's clean latent (B, 1, C, h, w), and its hidden tokens (B, 1, N, D), None for a
+            model without outcome heads.
         """
         state = self.refreshed(state)
-        conditions, text_keys = self._next_conditions(state, action), self._text_keys(state)
         if noise is None:
             noise = frame_noise(state.seeds, state.frame, state.latents.shape[2:])[:, None].to(self.device)
-        denoise = self._denoiser(state, conditions, text_keys)
-        rule = self.sampling
-        latent = sample(denoise, noise, self._levels, self.model.path, method=rule.method, damping=rule.damping)
-        hidden = self._see(state, latent, conditions, text_keys)
+        rule, alone = self.sampling, bool((state.frame == 0).any())
+        grid = (self._first_levels if alone else self._levels).to(noise.dtype)
+        levels = [*grid[:-1].tolist(), rule.context_level]
+        plan = self._plan(state, action, levels)
+        denoise = self._denoiser(state, plan, levels)
+        latent = sample(denoise, noise, grid, self.model.path, method=rule.method, damping=rule.damping)
+        hidden = self._see(state, latent, plan, len(levels) - 1)
         return state.extended(latent[:, 0], None if action is None else action[:, 0]), latent, hidden
 
     def observe(self, state: State, latent: Tensor, action: Tensor | None) -> State:
@@ -127,7 +132,7 @@ class Dynamics:
             action: (B, 1, A) that led to it, or None for an unknown one.
         """
         state = self.refreshed(state)
-        self._see(state, latent, self._next_conditions(state, action), self._text_keys(state))
+        self._see(state, latent, self._plan(state, action, [self.sampling.context_level]), 0)
         return state.extended(latent[:, 0], None if action is None else action[:, 0])
 
     def denoising_error(
@@ -143,13 +148,14 @@ class Dynamics:
             draws: Draws of the noise, which follows from the state's seeds and frame.
         """
         state = self.refreshed(state)
-        denoise = self._denoiser(state, self._next_conditions(state, action), self._text_keys(state))
+        grid = torch.tensor(levels, dtype=latent.dtype)
+        at = grid.tolist()
+        denoise = self._denoiser(state, self._plan(state, action, at), at)
         total = torch.zeros(state.num_envs, dtype=torch.float64, device=self.device)
         for draw in range(draws):
             noise = frame_noise(state.seeds, state.frame, latent.shape[1:], stream=_ERROR_STREAM + draw).to(latent)
-            for level in levels:
-                at = torch.tensor(level, device=self.device, dtype=latent.dtype)
-                guess = denoise(mix(self.model.path, latent, noise, at.expand(latent.shape[:2])), at)
+            for level in grid:
+                guess = denoise(mix(self.model.path, latent, noise, level), level)
                 total += (guess - latent).double().square().mean(dim=(1, 2, 3, 4))
         return total / (draws * len(levels))
 
@@ -195,27 +201,29 @@ class Dynamics:
         self._fill(state, latents, actions, has_action, positions, rows)
         return state
 
-    def _denoiser(
-        self, state: State, conditions: Conditions, text_keys: TextKeys
-    ) -> Callable[[Tensor, Tensor], Tensor]:
-        """The guided clean estimate as a function of (x, level), which samplers take."""
+    def _plan(self, state: State, action: Tensor | None, levels: Sequence[float]) -> Plan:
+        """What the passes over the next frame share; one pass for each level."""
+        conditions, text_keys = self._next_conditions(state, action), self._text_keys(state)
+        return self.model.plan(torch.tensor(levels, device=self.device), conditions, state.cache, text_keys)
+
+    def _denoiser(self, state: State, plan: Plan, levels: Sequence[float]) -> Callable[[Tensor, Tensor], Tensor]:
+        """The guided clean estimate as a function of (x, level), which samplers take; the plan is of these levels."""
         model, variants = self.model, len(state.variants)
 
         def denoise(x: Tensor, level: Tensor) -> Tensor:
             many = _repeated(x, variants)
-            levels = level.to(x).expand(len(many), 1)
-            out = model.step(many, levels, conditions, state.cache, text_keys)
-            clean = clean_from_prediction(model.path, model.config.prediction, out.prediction, many, levels)
-            return self.sampling.guided(clean)
+            prediction = model.step(many, plan, levels.index(level.item()), state.cache)
+            return self.sampling.guided(
+                clean_from_prediction(model.path, model.config.prediction, prediction, many, level)
+            )
 
         return denoise
 
-    def _see(self, state: State, latent: Tensor, conditions: Conditions, text_keys: TextKeys) -> Tensor:
-        """The clean pass: writes the new frame's keys and values; returns its hidden tokens (B, 1, N, D)."""
+    def _see(self, state: State, latent: Tensor, plan: Plan, index: int) -> Tensor | None:
+        """The clean pass: writes the new frame's keys and values; returns its hidden tokens (B, 1, N, D), if asked."""
         seen = _repeated(self._as_context(latent, state.seeds, state.frame[:, None]), len(state.variants))
-        level = torch.full(seen.shape[:2], self.sampling.context_level, device=self.device)
-        hidden = self.model.step(seen, level, conditions, state.cache, text_keys).hidden
-        return hidden[: state.num_envs]
+        hidden = self.model.see(seen, plan, index, state.cache)
+        return None if hidden is None else hidden[: state.num_envs]
 
     def _as_context(self, latents: Tensor, seeds: Tensor, positions: Tensor) -> Tensor:
         """Past frames as the network is shown them, (B, F, C, h, w): noised to the context level if asked."""
@@ -240,7 +248,7 @@ class Dynamics:
         def record(block: int, k: Tensor, v: Tensor) -> None:
             state.cache.fill(block, k, v, positions)
 
-        self.model(shown, levels, conditions, positions=positions, mask=mask, record=record)
+        self.model.remember(shown, levels, conditions, positions=positions, mask=mask, record=record)
 
     def _next_conditions(self, state: State, action: Tensor | None) -> Conditions:
         """Conditions of one new frame."""

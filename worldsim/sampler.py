@@ -51,7 +51,7 @@ def sample(
     """Integrates from `levels[0]` to `levels[-1]`.
 
     Args:
-        denoise: The estimate of the clean latent at (x, level); level is a 0-d tensor.
+        denoise: The estimate of the clean latent at (x, level); level is a 0-d tensor, an element of `levels`.
         x: The latent at `levels[0]`.
         levels: (S + 1,) decreasing.
         path: The noise path; rectified flow by default.
@@ -68,7 +68,7 @@ def sample(
     if method == "heun" and not isinstance(path, RectifiedFlow):
         raise ConfigError(expected="rectified flow for Heun's method", got=type(path).__name__, remedy="Use 'euler'.")
     last = len(levels) - 2
-    for i, (here, there) in enumerate(pairwise(levels.to(x))):
+    for i, (here, there) in enumerate(pairwise(levels.to(x.dtype))):
         clean = denoise(x, here)
         if method == "heun" and there > 0:
             moved = _heun_step(denoise, x, clean, here, there)

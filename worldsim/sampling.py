@@ -19,6 +19,8 @@ class Sampling(Config):
 
     Attributes:
         steps: Denoising steps a frame.
+        first_steps: The same for a frame that nothing precedes. It is all noise and no memory, and the few steps that
+            carry on a video leave it empty.
         method: First-order "euler" (DDIM on a variance-preserving path) or second-order "heun".
         text_guidance: Weight of classifier-free guidance by the text (Ho & Salimans 2022); 1 is none.
         action_guidance: The same for actions.
@@ -30,6 +32,7 @@ class Sampling(Config):
     """
 
     steps: int = 2
+    first_steps: int = 32
     method: Method = "euler"
     text_guidance: float = 1.0
     action_guidance: float = 1.0
@@ -39,10 +42,10 @@ class Sampling(Config):
     cache: Literal["rolling", "exact"] = "rolling"
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 0.0 <= self.context_level < 1.0:
+        if min(self.steps, self.first_steps) < 1 or not 0.0 <= self.context_level < 1.0:
             raise ConfigError(
-                expected="at least one step and a context level in [0, 1)",
-                got=f"{self.steps} and {self.context_level}",
+                expected="at least one step, one first step, and a context level in [0, 1)",
+                got=f"{self.steps}, {self.first_steps} and {self.context_level}",
                 remedy="Correct them.",
             )
         if not 0.0 < self.damping <= 1.0 or not all(map(math.isfinite, (self.text_guidance, self.action_guidance))):

@@ -7,7 +7,6 @@ Shape legend: B sequences, F latent frames, C latent channels, h x w latent grid
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -19,56 +18,12 @@ from worldsim.errors import FramesError, TextError
 from worldsim.nn.blocks import HALVES, PARTS, Block, DenseLayout, Layout, PackedLayout, StepLayout, modulate
 from worldsim.nn.cache import RingCache
 from worldsim.nn.ends import LEVEL_FEATURES, Outcome, level_features
+from worldsim.nn.passes import Clip, Conditions, Output, Plan, Record, TextKeys
 from worldsim.nn.rope import grid_rotation, temporal_rotation
 from worldsim.noise import path_named
 from worldsim.text import TextEncoder
 
-
-@dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """What the frames are conditioned on; every part may be absent.
-
-    Attributes:
-        actions: (B, F, action_dim); `actions[:, i]` led to frame i (frame 0 of an episode has none).
-        has_action: (B, F) boolean; where False the learned absence of an action is used.
-        text: (B, L, D) from `VideoDiT.encode_text`.
-        camera: (B, F, camera_dim), motion of the camera to frame i.
-    """
-
-    actions: Tensor | None = None
-    has_action: Tensor | None = None
-    text: Tensor | None = None
-    camera: Tensor | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """What the network says of each frame.
-
-    Attributes:
-        prediction: (B, F, C, h, w), of the configured kind.
-        hidden: (B, F, N, D), last hidden tokens, for the heads.
-    """
-
-    prediction: Tensor
-    hidden: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clip:
-    """One sequence of a packed batch.
-
-    Attributes:
-        latents: (F, C, h, w), of any number of frames and any grid divisible by the patch.
-        levels: (F,) noise levels in [0, 1].
-        positions: (F,) integer frame positions.
-        conditions: Of this clip, with a batch axis of one.
-    """
-
-    latents: Tensor
-    levels: Tensor
-    positions: Tensor
-    conditions: Conditions
+__all__ = ["Clip", "Conditions", "Output", "VideoDiT", "causal_mask", "two_stream_mask"]
 
 
 class VideoDiT(nn.Module):
@@ -128,7 +83,7 @@ class VideoDiT(nn.Module):
         keep = torch.tensor([t is not None for t in texts], device=ids.device)
         return self.text(ids, keep)
 
-    def text_keys(self, text: Tensor | None) -> list[tuple[Tensor, Tensor] | None]:
+    def text_keys(self, text: Tensor | None) -> TextKeys:
         """Each block's keys and values of the text; computed once per text, not per frame."""
         return [None if text is None or b.text_keys is None else b.text_keys(text) for b in self._stack]
 
@@ -140,7 +95,7 @@ class VideoDiT(nn.Module):
         *,
         positions: Tensor,
         mask: Tensor | None,
-        record=None,  # noqa: ANN001 - see DenseLayout
+        record: Record | None = None,
     ) -> Output:
         """Whole sequences at once.
 
@@ -150,7 +105,7 @@ class VideoDiT(nn.Module):
             conditions: Actions, text, camera.
             positions: (F,) or (B, F) integer frame positions.
             mask: (F, F) boolean as from `causal_mask`, or None for bidirectional time.
-            record: Receives each block's temporal keys and values.
+            record: Receives each block's keys and values over time.
 
         Raises:
             FramesError: If the latent grid is not divisible by the patch.
@@ -158,7 +113,23 @@ class VideoDiT(nn.Module):
         x, grid, c = self._enter(latents, levels, conditions)
         time = temporal_rotation(positions, self._head_dim, dtype=x.dtype)
         layout = DenseLayout(grid, time, mask, record)
-        return self._output(*self._blocks(x, c, layout, self.text_keys(conditions.text)), latents)
+        hidden = self._blocks(x, c, layout, self.text_keys(conditions.text))
+        return Output(prediction=self._unpatched(self._patches(hidden, self._end(c), layout), latents), hidden=hidden)
+
+    def remember(
+        self,
+        latents: Tensor,
+        levels: Tensor,
+        conditions: Conditions,
+        *,
+        positions: Tensor,
+        mask: Tensor | None,
+        record: Record,
+    ) -> None:
+        """As `forward`, but only as far as the keys and values over time, which `record` receives."""
+        x, grid, c = self._enter(latents, levels, conditions)
+        layout = DenseLayout(grid, temporal_rotation(positions, self._head_dim, dtype=x.dtype), mask, record)
+        self._remember(x, self._modulations(c), layout, self.text_keys(conditions.text))
 
     def forward_packed(self, clips: Sequence[Clip], *, bidirectional: bool = False) -> list[Output]:
         """Whole sequences of different sizes, aspect ratios and durations at once, without padding.
@@ -187,32 +158,65 @@ class VideoDiT(nn.Module):
             None if bidirectional else self.config.window,
             0 if text is None else text.shape[1],
         )
-        conditions = torch.cat([c[0] for _, _, c in entered])
-        tokens, out = self._blocks(x, conditions, layout, self.text_keys(text))
+        condition = torch.cat([c[0] for _, _, c in entered])
+        tokens = self._blocks(x, condition, layout, self.text_keys(text))
+        patches = self._patches(tokens, self._end(condition), layout)
         ends = [f * n for f, n in shapes]
-        parts = zip(clips, shapes, tokens.split(ends), out.split(ends), strict=True)
-        return [self._output(t.unflatten(0, s), o.unflatten(0, s), c.latents) for c, s, t, o in parts]
+        parts = zip(clips, shapes, tokens.split(ends), patches.split(ends), strict=True)
+        return [
+            Output(prediction=self._unpatched(p.unflatten(0, shape), clip.latents), hidden=t.unflatten(0, shape))
+            for clip, shape, t, p in parts
+        ]
 
-    def step(
-        self,
-        latent: Tensor,
-        level: Tensor,
-        conditions: Conditions,
-        cache: RingCache,
-        text_keys: list[tuple[Tensor, Tensor] | None],
-    ) -> Output:
-        """One new frame against the cache, whose current slot it overwrites in place.
+    def plan(self, levels: Tensor, conditions: Conditions, cache: RingCache, text_keys: TextKeys) -> Plan:
+        """What passes over one new frame at several noise levels share, for all of them at once.
+
+        Args:
+            levels: (S,), one a pass, or (B, S).
+            conditions: Of the new frame, (B, 1, ...).
+            cache: Its `frame` (B,) is the position of the new frame.
+            text_keys: From `text_keys`.
+        """
+        batch = len(cache.frame)
+        action = self._action_embedding(batch, 1, conditions)
+        c = self._condition(levels.expand(batch, -1), conditions, action)
+        return Plan(
+            time=temporal_rotation(cache.frame[:, None], self._head_dim, dtype=c.dtype),
+            action_token=self._action_token(action),
+            modulations=[m.split(1, dim=1) for m in self._modulations(c)],
+            ends=self._end(c).split(1, dim=1),
+            text_keys=text_keys,
+        )
+
+    def step(self, latent: Tensor, plan: Plan, index: int, cache: RingCache) -> Tensor:
+        """One pass over one new frame against the cache, whose current slot it overwrites in place.
 
         Args:
             latent: (B, 1, C, h, w).
-            level: (B, 1).
-            conditions: Of the new frame, (B, 1, ...).
-            cache: Its `frame` is the position of the new frame.
-            text_keys: From `text_keys`.
+            plan: The passes over this frame.
+            index: Which of them this is.
+            cache: Keys and values of the past.
+
+        Returns:
+            The prediction (B, 1, C, h, w), of the configured kind.
         """
-        x, grid, c = self._enter(latent, level, conditions)
-        time = temporal_rotation(cache.frame[:, None], self._head_dim, dtype=x.dtype)
-        return self._output(*self._blocks(x, c, StepLayout(grid, time, cache), text_keys), latent)
+        x, grid = self._tokens(latent, plan.action_token)
+        layout = StepLayout(grid, plan.time, cache)
+        hidden = self._modulated(x, plan.modulations_of(index), layout, plan.text_keys)
+        return self._unpatched(self._patches(hidden, plan.ends[index], layout), latent)
+
+    def see(self, latent: Tensor, plan: Plan, index: int, cache: RingCache) -> Tensor | None:
+        """As `step`, of which the cache is what matters.
+
+        Returns:
+            The last hidden tokens (B, 1, N, D), or None for a model without outcome heads.
+        """
+        x, grid = self._tokens(latent, plan.action_token)
+        layout = StepLayout(grid, plan.time, cache)
+        if self.outcome is not None:
+            return self._modulated(x, plan.modulations_of(index), layout, plan.text_keys)
+        self._remember(x, plan.modulations_of(index), layout, plan.text_keys)
+        return None
 
     def outcomes(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Reward and termination logit of frames seen clean: (B, F, N, D) to two (B, F)."""
@@ -225,6 +229,13 @@ class VideoDiT(nn.Module):
 
     def _enter(self, latents: Tensor, levels: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, F, N, D), the rotation of their places in the frame, and the condition of each frame (B, F, D)."""
+        batch, frames = latents.shape[:2]
+        action = self._action_embedding(batch, frames, conditions)
+        x, grid = self._tokens(latents, self._action_token(action))
+        return x, grid, self._condition(levels, conditions, action)
+
+    def _tokens(self, latents: Tensor, action_token: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tokens (B, F, N, D), and the rotation of their places in the frame."""
         p = self.config.patch
         h, w = latents.shape[-2:]
         if h % p or w % p:
@@ -236,25 +247,26 @@ class VideoDiT(nn.Module):
         x = self.patchify(rearrange(latents, "B F C (h p) (w q) -> B F (h w) (C p q)", p=p, q=p))
         kind, beside = self.config.grid_positions, self.tokens_beside_patches
         grid = grid_rotation(h // p, w // p, self._head_dim, kind, x.dtype, x.device, beside=beside)
-        action = self._action_embedding(latents, conditions)
-        if self.action_token is not None and action is not None:
-            x = torch.cat((x, self.action_token(action).unsqueeze(2)), dim=2)
-        return x, grid, self._condition(latents, levels, conditions, action)
+        return x if action_token is None else torch.cat((x, action_token), dim=2), grid
 
-    def _action_embedding(self, latents: Tensor, conditions: Conditions) -> Tensor | None:
+    def _action_embedding(self, batch: int, frames: int, conditions: Conditions) -> Tensor | None:
         """(B, F, D), or None for a model without actions."""
         if self.action is None or self.no_action is None:
             return None
-        b, f = latents.shape[:2]
         if conditions.actions is None:
-            return self.no_action.expand(b, f, -1)
+            return self.no_action.expand(batch, frames, -1)
         embedded = self.action(conditions.actions)
         if conditions.has_action is None:
             return embedded
         return torch.where(conditions.has_action[..., None], embedded, self.no_action.to(embedded.dtype))
 
-    def _condition(self, latents: Tensor, levels: Tensor, conditions: Conditions, action: Tensor | None) -> Tensor:
-        c = self.level(level_features(self.path.time(levels.float())).to(latents.dtype))
+    def _action_token(self, action: Tensor | None) -> Tensor | None:
+        """(B, F, 1, D), or None for a model without such a token."""
+        return None if self.action_token is None or action is None else self.action_token(action).unsqueeze(2)
+
+    def _condition(self, levels: Tensor, conditions: Conditions, action: Tensor | None) -> Tensor:
+        """(B, F, D)."""
+        c = self.level(level_features(self.path.time(levels.float())).to(self.patchify.weight.dtype))
         if action is not None:
             c = c + action
         if self.camera is not None and conditions.camera is not None:
@@ -263,25 +275,55 @@ class VideoDiT(nn.Module):
             c = c + self.text_pool(conditions.text.mean(dim=1))[:, None]
         return c
 
-    def _blocks(
-        self, x: Tensor, c: Tensor, layout: Layout, text_keys: list[tuple[Tensor, Tensor] | None]
-    ) -> tuple[Tensor, Tensor]:
-        """Tokens as the layout arranges them, and conditions per frame, to hidden tokens and their flat patches."""
-        shared = c if self.modulation is None else self.modulation(c).unflatten(-1, (HALVES * PARTS, -1))
+    def _shared(self, c: Tensor) -> Tensor:
+        """Conditions (frames..., D) to what the blocks take: themselves, or the modulation that the blocks share."""
+        return c if self.modulation is None else self.modulation(c).unflatten(-1, (HALVES * PARTS, -1))
+
+    def _modulations(self, c: Tensor) -> list[Tensor]:
+        """Conditions (frames..., D) to each block's modulation (frames..., 12, D)."""
+        shared = self._shared(c)
+        return [block.modulation_of(shared) for block in self._stack]
+
+    def _end(self, c: Tensor) -> Tensor:
+        """Conditions (frames..., D) to the last shift and scale (frames..., 2, D)."""
+        return self.modulation_out(c).unflatten(-1, (2, -1))
+
+    def _blocks(self, x: Tensor, c: Tensor, layout: Layout, text_keys: TextKeys) -> Tensor:
+        """Tokens as the layout arranges them, and conditions (frames..., D), to hidden tokens."""
+        shared = self._shared(c)
         for i, (block, keys) in enumerate(zip(self._stack, text_keys, strict=True)):
             layout.block = i
             x = block(x, shared, layout, keys)
-        shift, scale = layout.per_token(self.modulation_out(c).unflatten(-1, (2, -1))).unbind(-2)
-        return x, self.unpatchify(modulate(self.norm_out(x), shift, scale))
+        return x
 
-    def _output(self, tokens: Tensor, out: Tensor, latents: Tensor) -> Output:
-        """Hidden tokens (..., F, N, D) and flat patches beside them as what the network says of each frame."""
+    def _modulated(self, x: Tensor, modulations: Sequence[Tensor], layout: Layout, text_keys: TextKeys) -> Tensor:
+        """As `_blocks`, given the modulations, of any number of leading blocks."""
+        for i, (block, modulation, keys) in enumerate(zip(self._stack, modulations, text_keys, strict=False)):
+            layout.block = i
+            x = block.modulated(x, modulation, layout, keys)
+        return x
+
+    def _remember(self, x: Tensor, modulations: Sequence[Tensor], layout: DenseLayout, text_keys: TextKeys) -> None:
+        """As `_modulated`, but only as far as the last keys and values over time."""
+        x = self._modulated(x, modulations[:-1], layout, text_keys)
+        layout.block = len(self.blocks) - 1
+        self._stack[-1].remember(x, modulations[-1], layout, text_keys[-1])
+
+    def _patches(self, hidden: Tensor, end: Tensor, layout: Layout) -> Tensor:
+        """Hidden tokens (..., D) to flat patches."""
+        shift, scale = layout.per_token(end).unbind(-2)
+        return self.unpatchify(modulate(self.norm_out(hidden), shift, 1.0 + scale))
+
+    def _unpatched(self, patches: Tensor, latents: Tensor) -> Tensor:
+        """Flat patches (..., F, N, C p q), other tokens behind them, to latents like the given ones."""
         p = self.config.patch
-        patches = out[..., : out.shape[-2] - self.tokens_beside_patches, :]
-        prediction = rearrange(
-            patches, "... F (h w) (p q C) -> ... F C (h p) (w q)", p=p, q=p, h=latents.shape[-2] // p
+        return rearrange(
+            patches[..., : patches.shape[-2] - self.tokens_beside_patches, :],
+            "... F (h w) (p q C) -> ... F C (h p) (w q)",
+            p=p,
+            q=p,
+            h=latents.shape[-2] // p,
         )
-        return Output(prediction=prediction, hidden=tokens)
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -79,18 +79,19 @@ def _next_by_full_passes(sim, latents, vectors, start, text, seed):
         return full + (rule.text_guidance - 1) * by_text + (rule.action_guidance - 1) * by_action
 
     x = frame_noise(torch.tensor([seed]), torch.tensor([i]), shape)[:, None]
-    return sample(denoise, x, level_grid(rule.steps, path), path, method=rule.method, damping=rule.damping)
+    grid = level_grid(rule.steps if i else rule.first_steps, path)
+    return sample(denoise, x, grid, path, method=rule.method, damping=rule.damping)
 
 
 CASES = {
     "rolling": Sampling(steps=2),
-    "rolling heun": Sampling(steps=2, method="heun"),
-    "rolling guided": Sampling(steps=1, text_guidance=2.0, action_guidance=1.7),
-    "rolling noised context": Sampling(steps=2, context_level=0.2, damping=0.9),
-    "rolling told context": Sampling(steps=1, context_level=0.2, context_noise=False),
-    "exact": Sampling(steps=2, cache="exact"),
-    "exact guided": Sampling(steps=1, cache="exact", text_guidance=1.5, action_guidance=0.0),
-    "exact noised context": Sampling(steps=2, cache="exact", context_level=0.2),
+    "rolling heun": Sampling(steps=2, first_steps=3, method="heun"),
+    "rolling guided": Sampling(steps=1, first_steps=2, text_guidance=2.0, action_guidance=1.7),
+    "rolling noised context": Sampling(steps=2, first_steps=5, context_level=0.2, damping=0.9),
+    "rolling told context": Sampling(steps=1, first_steps=1, context_level=0.2, context_noise=False),
+    "exact": Sampling(steps=2, first_steps=3, cache="exact"),
+    "exact guided": Sampling(steps=1, first_steps=2, cache="exact", text_guidance=1.5, action_guidance=0.0),
+    "exact noised context": Sampling(steps=2, first_steps=2, cache="exact", context_level=0.2),
 }
 
 
@@ -107,7 +108,7 @@ def test_every_frame_equals_full_recomputation(rule):
 @pytest.mark.parametrize("path", ["rectified_flow", "variance_preserving"])
 @pytest.mark.parametrize("prediction", ["x", "velocity", "noise"])
 def test_every_kind_of_model_equals_full_recomputation(path, prediction):
-    sim = simulator(sampling=Sampling(steps=3), path=path, prediction=prediction)
+    sim = simulator(sampling=Sampling(steps=3, first_steps=3), path=path, prediction=prediction)
     actions = [np.array([1])] * (WINDOW + 2)
     found, _ = _rollout(sim, actions, envs=1)
     expected = _uncached(sim, actions, text="a red ball", seed=3)
@@ -115,10 +116,28 @@ def test_every_kind_of_model_equals_full_recomputation(path, prediction):
     torch.testing.assert_close(found / expected.abs().amax(), expected / expected.abs().amax(), atol=TOLERANCE, rtol=0)
 
 
+def test_a_frame_that_nothing_precedes_takes_its_own_number_of_steps():
+    few, many = (simulator(sampling=Sampling(steps=1, first_steps=n)) for n in (1, 7))
+    passes = []
+    for sim in (few, many):
+        step, count = sim.model.step, []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sim.model, "step", lambda *a, step=step, count=count: (count.append(1), step(*a))[1])
+            state, first = sim.reset(text="a red ball")
+            counts = [len(count)]
+            sim.step(state, np.array([0]))
+            counts.append(len(count) - counts[0])
+            sim.reset(frames=pixels(2))
+            counts.append(len(count) - sum(counts))
+        passes.append(counts)
+        np.testing.assert_array_equal(first[0], sim.rollout(text="a red ball", num_frames=0)[0])
+    assert passes == [[1, 1, 0], [7, 1, 0]]
+
+
 def test_exact_and_rolling_differ_once_the_window_slides():
     actions = [np.array([0])] * FRAMES
-    rolling, _ = _rollout(simulator(sampling=Sampling(steps=1)), actions, envs=1)
-    exact, _ = _rollout(simulator(sampling=Sampling(steps=1, cache="exact")), actions, envs=1)
+    rolling, _ = _rollout(simulator(sampling=Sampling(steps=1, first_steps=1)), actions, envs=1)
+    exact, _ = _rollout(simulator(sampling=Sampling(steps=1, first_steps=1, cache="exact")), actions, envs=1)
     torch.testing.assert_close(rolling[:, :WINDOW], exact[:, :WINDOW], atol=TOLERANCE, rtol=0)
     assert (rolling[:, WINDOW:] - exact[:, WINDOW:]).abs().max() > 100 * TOLERANCE
 
@@ -515,6 +534,7 @@ def test_a_blank_state_has_nothing_to_observe():
         {"steps": 0},
         {"context_level": 1.0},
         {"damping": 0.0},
+        {"first_steps": 0},
         {"text_guidance": float("nan")},
         {"method": "magic"},
         {"cache": "none"},

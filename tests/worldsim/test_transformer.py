@@ -94,9 +94,11 @@ def test_a_cached_step_equals_the_windowed_pass_at_every_frame():
             has_action=conditions.has_action[:, i : i + 1],
             text=conditions.text,
         )
-        out = network.step(latents[:, i : i + 1], levels[:, i : i + 1], now, cache, keys)
-        torch.testing.assert_close(out.prediction[:, 0], whole.prediction[:, i], atol=2e-5, rtol=0)
-        torch.testing.assert_close(out.hidden[:, 0], whole.hidden[:, i], atol=2e-5, rtol=0)
+        plan = network.plan(levels[:, i : i + 1], now, cache, keys)
+        prediction = network.step(latents[:, i : i + 1], plan, 0, cache)
+        hidden = network.see(latents[:, i : i + 1], plan, 0, cache)
+        torch.testing.assert_close(prediction[:, 0], whole.prediction[:, i], atol=2e-5, rtol=0)
+        torch.testing.assert_close(hidden[:, 0], whole.hidden[:, i], atol=2e-5, rtol=0)
         cache = cache.advanced()
 
 
@@ -124,10 +126,11 @@ def test_the_two_streams_of_training_equal_the_cached_step():
             has_action=conditions.has_action[:, i : i + 1],
             text=conditions.text,
         )
-        denoised = network.step(noisy[:, i : i + 1], levels[:, i : i + 1], now, cache, keys)
-        seen = network.step(clean[:, i : i + 1], zero[:, i : i + 1], now, cache, keys)
-        torch.testing.assert_close(denoised.prediction[:, 0], both.prediction[:, frames + i], atol=2e-5, rtol=0)
-        torch.testing.assert_close(seen.hidden[:, 0], both.hidden[:, i], atol=2e-5, rtol=0)
+        plan = network.plan(torch.stack((levels[:, i], zero[:, i]), dim=1), now, cache, keys)
+        denoised = network.step(noisy[:, i : i + 1], plan, 0, cache)
+        hidden = network.see(clean[:, i : i + 1], plan, 1, cache)
+        torch.testing.assert_close(denoised[:, 0], both.prediction[:, frames + i], atol=2e-5, rtol=0)
+        torch.testing.assert_close(hidden[:, 0], both.hidden[:, i], atol=2e-5, rtol=0)
         cache = cache.advanced()
 
 

@@ -50,6 +50,7 @@ def checkpoint(
         fps=10.0,
         frame_size=SIZE,
         reward_scale=2.0,
+        meta={"sampling": {"first_steps": 3}},
     )
 
 

@@ -30,12 +30,12 @@ class Layout(Protocol):
         """Spreads (frames..., parts, C) over the tokens of each frame: (..., parts, C)."""
         ...
 
-    def spatial(self, q: Tensor, k: Tensor, v: Tensor, text_kv: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Attention among the tokens of a frame and the text of its sequence; (..., H, D) in and out."""
+    def spatial(self, qk: Tensor, v: Tensor, text_kv: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Attention among the tokens of a frame and the text of its sequence; (..., H, D) out."""
         ...
 
-    def temporal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention over time among tokens at the same place; (..., H, D) in and out."""
+    def temporal(self, qk: Tensor, v: Tensor) -> Tensor:
+        """Attention over time among tokens at the same place; shapes as for `spatial`."""
         ...
 
 
@@ -51,18 +51,16 @@ class Attention(nn.Module):
         self.norm_q = nn.RMSNorm(head_dim, eps=1e-6) if qk_norm else nn.Identity()
         self.norm_k = nn.RMSNorm(head_dim, eps=1e-6) if qk_norm else nn.Identity()
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(..., C) to queries, keys, values (..., H, D)."""
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., C) to queries beside keys (..., 2, H, D), and values (..., H, D)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        if not (isinstance(self.norm_q, nn.RMSNorm) and isinstance(self.norm_k, nn.RMSNorm)):
-            q, k, v = qkv.unbind(-3)
-            return q, k, v
-        # Both norms at once; their weights are float32 under autocast too.
         qk, v = qkv[..., :2, :, :], qkv[..., 2, :, :]
+        if not (isinstance(self.norm_q, nn.RMSNorm) and isinstance(self.norm_k, nn.RMSNorm)):
+            return qk, v
+        # Both norms at once; their weights are float32 under autocast too.
         weights = torch.stack((self.norm_q.weight, self.norm_k.weight))[:, None]
         normed = F.rms_norm(qk.float(), qk.shape[-1:], None, self.norm_q.eps) * weights
-        q, k = normed.to(v.dtype).unbind(-3)
-        return q, k, v
+        return normed.to(v.dtype), v
 
     def merge(self, heads: Tensor) -> Tensor:
         """(..., H, D) to (..., C)."""
@@ -95,6 +93,8 @@ class Mlp(nn.Sequential):
 class Block(nn.Module):
     """Attention over a frame's tokens, then over time; each followed by an MLP, each with its own modulation."""
 
+    one: Tensor
+
     def __init__(
         self,
         width: int,
@@ -115,6 +115,20 @@ class Block(nn.Module):
         else:
             self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, HALVES * PARTS * width))
         self.shared_modulation = shared_modulation
+        # Turns scales into factors, 1 + scale, once for a frame instead of once for each use.
+        one = torch.tensor([0.0, 1.0, 0.0] * (HALVES * PARTS // 3))[:, None]
+        self.register_buffer("one", one, persistent=False)
+
+    def modulation_of(self, condition: Tensor) -> Tensor:
+        """Shift, factor and gate of each part, (frames..., 12, C).
+
+        Args:
+            condition: Per frame: (frames..., C), or with shared modulation (frames..., 12, C).
+        """
+        if self.shared_modulation:
+            return condition + (self.offsets + self.one)
+        modulation = self.modulation(condition).unflatten(-1, (HALVES * PARTS, -1))
+        return modulation + self.one.to(modulation.dtype)
 
     def forward(
         self, x: Tensor, condition: Tensor, layout: Layout, text_kv: tuple[Tensor, Tensor] | None = None
@@ -123,32 +137,43 @@ class Block(nn.Module):
 
         Args:
             x: Tokens as the layout arranges them.
-            condition: Per frame: (frames..., C), or with shared modulation (frames..., 12, C).
+            condition: As for `modulation_of`.
             layout: Who attends to whom.
             text_kv: This block's keys and values of the text.
         """
-        if self.shared_modulation:
-            modulation = condition + self.offsets
-        else:
-            modulation = self.modulation(condition).unflatten(-1, (HALVES * PARTS, -1))
+        return self.modulated(x, self.modulation_of(condition), layout, text_kv)
+
+    def modulated(self, x: Tensor, modulation: Tensor, layout: Layout, text_kv: tuple[Tensor, Tensor] | None) -> Tensor:
+        """As `forward`, given what `modulation_of` gives."""
         parts = layout.per_token(modulation).unbind(-2)
-        x = self._half(
-            x, parts[:PARTS], self.spatial, self.spatial_mlp, lambda q, k, v: layout.spatial(q, k, v, text_kv)
-        )
-        return self._half(
-            x, parts[PARTS:], self.temporal, self.temporal_mlp, layout.temporal
-        )
+        x = self._spatial_half(x, parts, layout, text_kv)
+        mixed = layout.temporal(*self.temporal.project(modulate(self.norm(x), *parts[PARTS : PARTS + 2])))
+        return self._rest(x, mixed, parts[PARTS:], self.temporal, self.temporal_mlp)
 
-    def _half(self, x: Tensor, parts: tuple[Tensor, ...], attention: Attention, mlp: Mlp, mixer) -> Tensor:  # noqa: ANN001
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = parts
-        mixed = mixer(*attention.project(modulate(self.norm(x), shift_a, scale_a)))
+    def remember(
+        self, x: Tensor, modulation: Tensor, layout: "DenseLayout", text_kv: tuple[Tensor, Tensor] | None
+    ) -> None:
+        """As `modulated`, but only as far as the keys and values over time, all that a last block leaves behind."""
+        parts = layout.per_token(modulation).unbind(-2)
+        x = self._spatial_half(x, parts, layout, text_kv)
+        layout.remember(*self.temporal.project(modulate(self.norm(x), *parts[PARTS : PARTS + 2])))
+
+    def _spatial_half(
+        self, x: Tensor, parts: tuple[Tensor, ...], layout: Layout, text_kv: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        qk, v = self.spatial.project(modulate(self.norm(x), *parts[:2]))
+        return self._rest(x, layout.spatial(qk, v, text_kv), parts, self.spatial, self.spatial_mlp)
+
+    def _rest(self, x: Tensor, mixed: Tensor, parts: tuple[Tensor, ...], attention: Attention, mlp: Mlp) -> Tensor:
+        """A half after its attention."""
+        gate_a, shift_m, factor_m, gate_m = parts[2:PARTS]
         x = torch.addcmul(x, gate_a, attention.merge(mixed))
-        return torch.addcmul(x, gate_m, mlp(modulate(self.norm(x), shift_m, scale_m)))
+        return torch.addcmul(x, gate_m, mlp(modulate(self.norm(x), shift_m, factor_m)))
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Adaptive layer norm's affine map, x * (1 + scale) + shift."""
-    return torch.addcmul(shift, x, 1.0 + scale)
+def modulate(x: Tensor, shift: Tensor, factor: Tensor) -> Tensor:
+    """Adaptive layer norm's affine map, x * factor + shift."""
+    return torch.addcmul(shift, x, factor)
 
 
 class DenseLayout:
@@ -162,8 +187,8 @@ class DenseLayout:
     """
 
     def __init__(self, grid: Tensor, time: Tensor, mask: Tensor | None, record=None) -> None:  # noqa: ANN001
-        self.grid = grid[:, None]  # broadcast over heads
-        self.time = (time if time.ndim == 3 else time[None])[:, :, None, None]
+        self.grid = grid[:, None, None]  # broadcast over queries beside keys, and over heads
+        self.time = (time if time.ndim == 3 else time[None])[:, :, None, None, None]
         self.mask, self.record = mask, record
         self.block = 0
 
@@ -171,10 +196,10 @@ class DenseLayout:
         """(B, F, parts, C) to (B, F, 1, parts, C)."""
         return per_frame.unsqueeze(-3)
 
-    def spatial(self, q: Tensor, k: Tensor, v: Tensor, text_kv: tuple[Tensor, Tensor] | None) -> Tensor:
+    def spatial(self, qk: Tensor, v: Tensor, text_kv: tuple[Tensor, Tensor] | None) -> Tensor:
         """See `Layout`."""
-        b, f = q.shape[:2]
-        q, k = rotate(q, self.grid), rotate(k, self.grid)
+        b, f = v.shape[:2]
+        q, k = rotate(qk, self.grid).unbind(-3)
         if text_kv is not None:
             k, v = (
                 torch.cat((x, t[:, None].expand(-1, f, -1, -1, -1)), dim=2)
@@ -182,14 +207,19 @@ class DenseLayout:
             )
         return attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).unflatten(0, (b, f))
 
-    def temporal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def temporal(self, qk: Tensor, v: Tensor) -> Tensor:
         """See `Layout`."""
-        b = q.shape[0]
-        q, k = rotate(q, self.time), rotate(k, self.time)
+        b = v.shape[0]
+        q, k = rotate(qk, self.time).unbind(-3)
         if self.record is not None:
             self.record(self.block, k, v)
         q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
         return attend(q, k, v, self.mask).unflatten(0, (b, -1)).transpose(1, 2)
+
+    def remember(self, qk: Tensor, v: Tensor) -> None:
+        """What `temporal` leaves behind for later frames, without attending."""
+        if self.record is not None:
+            self.record(self.block, rotate(qk[..., 1, :, :], self.time.squeeze(-3)), v)
 
 
 class StepLayout(DenseLayout):
@@ -205,13 +235,17 @@ class StepLayout(DenseLayout):
         super().__init__(grid, time, None)
         self.cache = cache
 
-    def temporal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def temporal(self, qk: Tensor, v: Tensor) -> Tensor:
         """See `Layout`."""
-        q, k = rotate(q, self.time), rotate(k, self.time)
+        q, k = rotate(qk, self.time).unbind(-3)
         keys, values, mask = self.cache.put(self.block, k[:, 0], v[:, 0])
         b, n = q.shape[0], q.shape[2]
         out = attend(q.transpose(1, 2).flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask)
         return out.reshape(b, n, 1, *out.shape[2:]).transpose(1, 2)
+
+    def remember(self, qk: Tensor, v: Tensor) -> None:
+        """See `DenseLayout`."""
+        self.cache.put(self.block, rotate(qk[..., 1, :, :], self.time.squeeze(-3))[:, 0], v[:, 0])
 
 
 class PackedLayout:
@@ -237,8 +271,8 @@ class PackedLayout:
         device = time.device
         counts = torch.tensor([n for frames, n in shapes for _ in range(frames)], device=device)
         self.frame_of_token = torch.repeat_interleave(counts)
-        self.grid = torch.cat([g.repeat(f, 1) for g, (f, _) in zip(grids, shapes, strict=True)])[:, None]
-        self.time = time[self.frame_of_token][:, None]
+        self.grid = torch.cat([g.repeat(f, 1) for g, (f, _) in zip(grids, shapes, strict=True)])[:, None, None]
+        self.time = time[self.frame_of_token][:, None, None]
         total = len(self.frame_of_token)
         # Rows of each clip's tokens, (frames, tokens a frame), and of its text behind all tokens.
         rows = torch.arange(total, device=device).split([f * n for f, n in shapes])
@@ -252,13 +286,14 @@ class PackedLayout:
         """(frames, parts, C) to (T, parts, C)."""
         return per_frame[self.frame_of_token]
 
-    def spatial(self, q: Tensor, k: Tensor, v: Tensor, text_kv: tuple[Tensor, Tensor] | None) -> Tensor:
+    def spatial(self, qk: Tensor, v: Tensor, text_kv: tuple[Tensor, Tensor] | None) -> Tensor:
         """See `Layout`; `text_kv` is (clips, L, H, D) each."""
-        q, k = rotate(q, self.grid), rotate(k, self.grid)
+        q, k = rotate(qk, self.grid).unbind(-3)
         if text_kv is not None:
             k, v = (torch.cat((x, t.flatten(0, 1))) for x, t in zip((k, v), text_kv, strict=True))
         return attend_packed(q, k, v, self.within_frames)
 
-    def temporal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def temporal(self, qk: Tensor, v: Tensor) -> Tensor:
         """See `Layout`."""
-        return attend_packed(rotate(q, self.time), rotate(k, self.time), v, self.over_time)
+        q, k = rotate(qk, self.time).unbind(-3)
+        return attend_packed(q, k, v, self.over_time)

@@ -53,28 +53,29 @@ class RingCache:
         return replace(self, keys=self.keys[:, index], values=self.values[:, index], frame=self.frame[index])
 
     @cached_property
-    def _current(self) -> tuple[Any, Any, Tensor | None]:
-        """Rows and slots to write the current frame to, and the mask of seen slots (B * N, 1, 1, window)."""
+    def _current(self) -> tuple[Any, Any, int, Tensor | None]:
+        """Rows and slots to write the current frame to; slots to read, and which of them each sequence has seen."""
         ages = self.frame.tolist()
+        if len(set(ages)) == 1:  # the usual case, and far quicker to write and to read
+            return slice(None), ages[0] % self.window, min(ages[0] + 1, self.window), None
         mask = None
         if min(ages) < self.window - 1:
             seen = torch.arange(self.window, device=self.frame.device) <= self.frame[:, None]
             mask = seen[:, None].expand(-1, self.keys.shape[2], -1).flatten(0, 1)[:, None, None]
-        if len(set(ages)) == 1:  # the usual case, and far quicker to write
-            return slice(None), ages[0] % self.window, mask
-        return torch.arange(len(ages), device=self.frame.device), self.frame % self.window, mask
+        return torch.arange(len(ages), device=self.frame.device), self.frame % self.window, self.window, mask
 
     def put(self, block: int, k_BNHD: Tensor, v_BNHD: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Writes the current frame's keys and values in place.
 
         Returns:
-            All keys and values of the block, (B, N, window, H, D), and the mask (B * N, 1, 1, window) of seen slots, or
-            None if all have been seen.
+            Keys and values of the block, (B, N, M, H, D), in the M slots that any sequence may have seen, and the mask
+            (B * N, 1, 1, M) of those that each has, or None if each has seen all.
         """
         keys, values = self.keys[block], self.values[block]
-        rows, slot, mask = self._current
+        rows, slot, seen, mask = self._current
         keys[rows, :, :, slot] = k_BNHD.to(keys.dtype)
         values[rows, :, :, slot] = v_BNHD.to(values.dtype)
+        keys, values = keys[:, :, :, :seen], values[:, :, :, :seen]
         return keys.transpose(2, 3).to(k_BNHD.dtype), values.transpose(2, 3).to(v_BNHD.dtype), mask
 
     def fill(self, block: int, k_BFNHD: Tensor, v_BFNHD: Tensor, positions: Tensor) -> None:

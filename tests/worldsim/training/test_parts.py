@@ -239,7 +239,8 @@ def test_the_cost_of_a_model_is_what_pytorch_counts(name: str) -> None:
         text = model.encode_text(["a red ball"])
         keys = model.text_keys(text)
         for_text = counter.get_total_flops()
-        model.step(torch.zeros(1, 1, 16, 8, 8), torch.zeros(1, 1), Conditions(text=text), cache, keys)
+        plan = model.plan(torch.zeros(1), Conditions(text=text), cache, keys)
+        model.step(torch.zeros(1, 1, 16, 8, 8), plan, 0, cache)
         counted = counter.get_total_flops() - for_text
     # The level embedding and pooled text are left out of the formula.
     assert counted == pytest.approx(expected.flops_per_pass, rel=0.03)

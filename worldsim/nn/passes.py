@@ -1,0 +1,85 @@
+"""What goes into passes of the transformer, and what comes out of them.
+
+Shape legend: B sequences, F latent frames, C latent channels, h x w latent grid, N tokens of a frame, D width.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+TextKeys = Sequence[tuple[Tensor, Tensor] | None]
+"""Each block's keys and values of the text, (B, L, H, D / H) each."""
+
+Record = Callable[[int, Tensor, Tensor], None]
+"""Receives a block's number and its keys and values over time, (B, F, N, H, D / H), the keys rotated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What the frames are conditioned on; every part may be absent.
+
+    Attributes:
+        actions: (B, F, action_dim); `actions[:, i]` led to frame i (frame 0 of an episode has none).
+        has_action: (B, F) boolean; where False the learned absence of an action is used.
+        text: (B, L, D) from `VideoDiT.encode_text`.
+        camera: (B, F, camera_dim), motion of the camera to frame i.
+    """
+
+    actions: Tensor | None = None
+    has_action: Tensor | None = None
+    text: Tensor | None = None
+    camera: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What the network says of each frame.
+
+    Attributes:
+        prediction: (B, F, C, h, w), of the configured kind.
+        hidden: (B, F, N, D), last hidden tokens, for the heads.
+    """
+
+    prediction: Tensor
+    hidden: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One sequence of a packed batch.
+
+    Attributes:
+        latents: (F, C, h, w), of any number of frames and any grid divisible by the patch.
+        levels: (F,) noise levels in [0, 1].
+        positions: (F,) integer frame positions.
+        conditions: Of this clip, with a batch axis of one.
+    """
+
+    latents: Tensor
+    levels: Tensor
+    positions: Tensor
+    conditions: Conditions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What the passes over one new frame share, computed for all of them at once.
+
+    Attributes:
+        time: (B, 1, ...) rotation of the frame.
+        action_token: (B, 1, 1, D), or None.
+        modulations: For each block one tensor (B, 1, 12, D) a pass.
+        ends: (B, 1, 2, D) a pass: shift and scale before the projection to latents.
+        text_keys: As from `VideoDiT.text_keys`.
+    """
+
+    time: Tensor
+    action_token: Tensor | None
+    modulations: Sequence[Sequence[Tensor]]
+    ends: Sequence[Tensor]
+    text_keys: TextKeys
+
+    def modulations_of(self, index: int) -> list[Tensor]:
+        """Each block's modulation in one pass."""
+        return [of_block[index] for of_block in self.modulations]
