@@ -14,7 +14,7 @@ from torch import Tensor
 from worldsim.errors import ConfigError, FramesError, StateError
 from worldsim.nn.cache import RingCache
 from worldsim.nn.passes import Plan, TextKeys
-from worldsim.noise import VariancePreserving, clean_from_prediction, mix
+from worldsim.noise import VariancePreserving, clean_from_prediction, mix, source
 from worldsim.sampler import level_grid, sample
 from worldsim.sampling import Sampling
 from worldsim.state import State, frame_noise
@@ -105,7 +105,8 @@ class Dynamics:
         Args:
             state: Where to go on from.
             action: (B, 1, A) that leads to the frame, or None for an unknown one.
-            noise: (B, 1, C, h, w) to start from; by default what follows from the seeds.
+            noise: (B, 1, C, h, w) to start from, alone or around the previous frame; by default what follows from the
+                seeds.
 
         Returns:
             The next state, the frame's clean latent (B, 1, C, h, w), and its hidden tokens (B, 1, N, D), None for a
@@ -119,7 +120,9 @@ class Dynamics:
         levels = [*grid[:-1].tolist(), rule.context_level]
         plan = self._plan(state, action, levels)
         denoise = self._denoiser(state, plan, levels)
-        latent = sample(denoise, noise, grid, self.model.path, method=rule.method, damping=rule.damping)
+        latent = sample(
+            denoise, self._source(state, noise), grid, self.model.path, method=rule.method, damping=rule.damping
+        )
         hidden = self._see(state, latent, plan, len(levels) - 1)
         return state.extended(latent[:, 0], None if action is None else action[:, 0]), latent, hidden
 
@@ -153,7 +156,8 @@ class Dynamics:
         denoise = self._denoiser(state, self._plan(state, action, at), at)
         total = torch.zeros(state.num_envs, dtype=torch.float64, device=self.device)
         for draw in range(draws):
-            noise = frame_noise(state.seeds, state.frame, latent.shape[1:], stream=_ERROR_STREAM + draw).to(latent)
+            noise = frame_noise(state.seeds, state.frame, latent.shape[2:], stream=_ERROR_STREAM + draw)[:, None]
+            noise = self._source(state, noise.to(latent))
             for level in grid:
                 guess = denoise(mix(self.model.path, latent, noise, level), level)
                 total += (guess - latent).double().square().mean(dim=(1, 2, 3, 4))
@@ -200,6 +204,12 @@ class Dynamics:
         rows = mask[:, None].expand(-1, places, -1, -1).flatten(0, 1)[:, None]
         self._fill(state, latents, actions, has_action, positions, rows)
         return state
+
+    def _source(self, state: State, noise: Tensor) -> Tensor:
+        """What denoising of the next frame begins with, (B, 1, C, h, w)."""
+        if self.model.config.source == "noise":
+            return noise
+        return source(self.model.config, noise, state.recent(1)[0], (state.frame > 0)[:, None].to(noise.device))
 
     def _plan(self, state: State, action: Tensor | None, levels: Sequence[float]) -> Plan:
         """What the passes over the next frame share; one pass for each level."""

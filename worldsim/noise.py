@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from worldsim.config import PathName, Prediction
+from worldsim.config import ModelConfig, PathName, Prediction
 
 _VP_STEPS = 1000
 
@@ -124,3 +124,21 @@ def _broadcast(level: Tensor, like: Tensor) -> Tensor:
     if level.ndim == 0:  # may stay on the CPU
         return level.to(like.dtype)
     return level.reshape(level.shape + (1,) * (like.ndim - level.ndim)).to(like.dtype)
+
+
+def source(config: ModelConfig, noise: Tensor, previous: Tensor, has_previous: Tensor) -> Tensor:
+    """Where the paths of frames begin, at level 1.
+
+    Rectified flow runs between any two distributions; coupling each frame with the one before it keeps the path short
+    (stochastic interpolants with data-dependent couplings, Albergo et al. 2023; for forecasting, Chen et al. 2024).
+
+    Args:
+        config: Its `source` and `source_noise`.
+        noise: (B, F, C, h, w) unit Gaussian.
+        previous: The frame before each, like `noise`; what stands where there is none does not matter.
+        has_previous: Boolean, broadcastable to (B, F).
+    """
+    if config.source == "noise":
+        return noise
+    near = previous.to(noise) + config.source_noise * noise
+    return torch.where(has_previous[..., None, None, None], near, noise)
