@@ -173,6 +173,9 @@ class Learner:
             plain = type(self.network)(self.network.config)
         plain = plain.to_empty(device=self.members.device) if self.members.leads else None
         targets = dict(plain.named_parameters()) if plain is not None else {}
+        if plain is not None:
+            for buffer, value in zip(plain.buffers(), self.network.buffers(), strict=True):
+                buffer.copy_(value)
         for name, average in self.average.items():
             gathered = whole(average)
             if plain is not None:

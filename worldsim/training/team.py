@@ -5,6 +5,7 @@ and the noise of a row follows from its place in that batch (`draws.py`).
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -124,7 +125,9 @@ def shared_objective(
     if members.size == 1:
         return objective
     if not shard:
-        return DistributedDataParallel(objective, find_unused_parameters=True, broadcast_buffers=False)
+        return DistributedDataParallel(objective, find_unused_parameters=True)
+    # The values of the text are a view of its projection; nothing here writes into them.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(members.device.type, (members.size,))
     for block in (m for m in network.modules() if isinstance(m, Block)):
         # The keys of the text are computed before the block itself is called.
