@@ -1,7 +1,7 @@
 """A person's own text and video, taken up by a learned world."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -13,8 +13,6 @@ from worldsim.simulator import Simulator
 from worldsim.video import read_video
 
 RATE_TOLERANCE = 0.02
-FIRST_FRAME_STEPS = 32
-"""A frame that nothing precedes is all noise and no memory: the few steps that carry on a video leave it empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +42,10 @@ def continue_input(
     if text is None and video is None:
         return None
     prompt, notes = (None, []) if video is None else fit_video(video, simulator)
-    first_by = simulator
     if prompt is None:
-        first_by = Simulator(
-            simulator.checkpoint,
-            sampling=replace(simulator.sampling, steps=FIRST_FRAME_STEPS),
-            device=simulator.device,
-        )
-        notes.append(
-            f"The first frame took {FIRST_FRAME_STEPS} denoising steps, the others {simulator.sampling.steps} each."
-        )
-    state, first = first_by.reset(frames=prompt, text=text, seed=seed)
+        rule = simulator.sampling
+        notes.append(f"The first frame took {rule.first_steps} denoising steps, the others {rule.steps} each.")
+    state, first = simulator.reset(frames=prompt, text=text, seed=seed)
     given = 0 if prompt is None else len(prompt)
     made = list(first if prompt is None else prompt)
     actions = None if simulator.action_space is None else random_actions(simulator.action_space, frames, seed)

@@ -23,6 +23,7 @@ class WorldOptions:
         checkpoint: Shipped name or directory.
         seed: The seed; the same seed gives the same frames.
         steps: Denoising steps a frame; the checkpoint's own by default.
+        first_steps: The same for a frame that is made from text alone.
         guidance: Weight of guidance by the text, 1 being none; the checkpoint's own by default.
         device: Where to run.
     """
@@ -30,13 +31,14 @@ class WorldOptions:
     checkpoint: str = "bounce"
     seed: int = 0
     steps: int | None = None
+    first_steps: int | None = None
     guidance: float | None = None
     device: str = "cpu"
 
     def simulator(self) -> Simulator:
         """The world, loaded."""
         simulator = load(self.checkpoint, device=self.device)
-        asked = {"text_guidance": self.guidance, "steps": self.steps}
+        asked = {"text_guidance": self.guidance, "steps": self.steps, "first_steps": self.first_steps}
         changes = {k: v for k, v in asked.items() if v is not None}
         if not changes:
             return simulator
