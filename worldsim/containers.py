@@ -37,6 +37,28 @@ def damaged(path: Path, why: str) -> VideoError:
     )
 
 
+def _reaches_trailer(gif: bytes) -> bool:
+    """Whether the blocks of a GIF (GIF89a specification, W3C) lead to its trailer: a cut file may end in any byte."""
+
+    def table(flags: int) -> int:
+        return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+    at = 13 + table(gif[10]) if len(gif) > 13 else len(gif)
+    while at < len(gif):
+        if gif[at] == ord(";"):
+            return True
+        if gif[at] == ord("!"):  # an extension and its label
+            at += 2
+        elif gif[at] == ord(",") and at + 10 < len(gif):  # an image: descriptor, colours, width of its codes
+            at += 10 + table(gif[at + 9]) + 1
+        else:
+            return False
+        while at < len(gif) and gif[at]:
+            at += gif[at] + 1
+        at += 1
+    return False
+
+
 def read_container(
     path: Path, *, max_frames: int | None = None, each: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> tuple[np.ndarray, float | None]:
@@ -50,7 +72,7 @@ def read_container(
     Raises:
         VideoError: If the file is corrupt or truncated, or has no video or frames of several sizes.
     """
-    if path.suffix.lower() == ".gif" and not path.read_bytes().rstrip(b"\0").endswith(b";"):
+    if path.suffix.lower() == ".gif" and not _reaches_trailer(path.read_bytes()):
         raise damaged(path, "it ends before its trailer")
     frames, times = [], []
     try:

@@ -189,6 +189,9 @@ def _read_image(path: Path) -> tuple[np.ndarray, float | None]:
 
     try:
         with Image.open(path) as image:
+            # Pixels may be complete where the end of a PNG is missing: only the walk over its chunks tells.
+            image.verify()
+        with Image.open(path) as image:
             if image.mode not in {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}:
                 raise VideoError(
                     expected="an 8-bit image", got=f"mode {image.mode} in {path}", remedy="Convert it to RGB."

@@ -136,7 +136,7 @@ def test_events_of_a_fall_a_hit_and_a_push():
     solids = (
         ball("red", -1.0, 2.0, vx=2.0),
         ball("blue", 0.6, 2.0),
-        ball("green", 2.0, -2.0, z=1.5),
+        ball("green", 2.0, -2.0, z=1.4),
         ball("pink", 0.0, 0.0),
     )
     scene = Scene(room_m=(6.0, 6.0, 3.0), solids=solids, lights_m=((0.0, 0.0, 2.8),), start_m=(-1.5, 0.0))
@@ -150,7 +150,7 @@ def test_events_of_a_fall_a_hit_and_a_push():
     found = events(scene, stacked["contacts"], stacked["velocity_m_per_s"], stacked["mass_kg"][0])
     # The first of each kind: the green sphere bounces and lands again.
     by_text = {e.text: e for e in reversed(found)}
-    # A gap of 1 m at 2 m/s, slowly lost; a fall of 1.2 m takes 0.49 s; the walker covers its 0.9 m in six steps.
+    # A gap of 1 m at 2 m/s, slowly lost; a fall of 1.1 m takes 0.47 s; the walker covers its 0.9 m in six steps.
     assert by_text["The red sphere hits the blue sphere."].first == 5
     assert by_text["The green sphere lands on the floor."].first == 4
     assert by_text["The walker pushes the pink sphere."].first in {5, 6}

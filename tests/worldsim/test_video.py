@@ -239,7 +239,7 @@ def test_rotation_tag_turns_the_frames_upright(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".png", ".npz"])
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9, 0.97])
 def test_truncated_files_are_named_errors(suffix, share, tmp_path):
     path = tmp_path / f"a{suffix}"
     write_video(path, moving_gradient(), 10)
@@ -247,6 +247,17 @@ def test_truncated_files_are_named_errors(suffix, share, tmp_path):
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(VideoError, match="expected"):
         read_video(path)
+
+
+def test_a_gif_cut_where_a_byte_looks_like_its_trailer_is_a_named_error(tmp_path):
+    write_video(tmp_path / "a.gif", moving_gradient(), 10)
+    data = (tmp_path / "a.gif").read_bytes()
+    cuts = [n for n in range(1, len(data)) if data[n - 1 : n] == b";"]
+    assert cuts
+    for cut in cuts:
+        (tmp_path / "b.gif").write_bytes(data[:cut])
+        with pytest.raises(VideoError, match="trailer"):
+            read_video(tmp_path / "b.gif")
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
