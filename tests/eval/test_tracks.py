@@ -87,6 +87,40 @@ def test_look_alikes_that_bounce_off_each_other_are_cut_apart():
     assert np.abs(tracks.centroid_px - positions[:, matched(tracks, positions)]).max() < 1.0
 
 
+def test_objects_that_cross_one_behind_the_other_keep_their_names():
+    balls = [Ball(12, 30, 1.6, 0.1, r=4, colour=RED), Ball(52, 33, -1.4, 0, r=8, colour=BLUE)]
+    positions, _ = simulate([balls[0]], 28, walls=False)
+    other, _ = simulate([balls[1]], 28, walls=False)
+    positions = np.concatenate([positions, other], axis=1)
+    frames, labels = draw(balls, positions)
+    hidden = ~(labels == 1).any(axis=(1, 2))
+    assert hidden.any()
+    tracks = track(Clip(frames=frames, fps=10))
+    assert len(tracks) == 2
+    order = matched(tracks, positions)
+    error = np.abs(tracks.centroid_px - positions[:, order])
+    # Whole is what misses up to 4 % of its area, all on one side: of a disc, 4 % of its radius.
+    assert np.nanmax(error[tracks.whole]) < 0.04 * 4
+    small = order.index(0)
+    assert not tracks.seen[hidden, small].any()
+    # A sliver is no object.
+    assert tracks.seen[(labels == 1).sum(axis=(1, 2)) > 12, small].all()
+    # Wholeness is claimed neither while something covers it nor right beside it.
+    touching = np.linalg.norm(positions[:, 0] - positions[:, 1], axis=1) < 11.0
+    assert not tracks.whole[touching, small].any()
+
+
+def test_look_alikes_that_hide_together_come_out_under_their_own_names():
+    balls = [Ball(10, 18, 1.5, 0, r=4), Ball(54, 40, -1.5, 0, r=4)]
+    positions, _ = simulate(balls, 32, walls=False)
+    frames, _ = draw(balls, positions, scenery=(box((64, 64), 26, 0, 39, 64), GREY, True))
+    tracks = track(Clip(frames=frames, fps=10))
+    assert len(tracks) == 2
+    error = np.abs(tracks.centroid_px - positions[:, matched(tracks, positions)])
+    assert not tracks.seen.all()
+    assert np.nanmax(error[tracks.whole]) < 0.04 * 4
+
+
 @pytest.mark.parametrize("masks", [False, True])
 def test_an_object_behind_an_occluder_is_the_same_object_afterwards(masks):
     balls = [Ball(8, 30, 1.5, 0, r=5)]

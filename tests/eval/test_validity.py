@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from eval import Clip, Measurement, Suite, Unmeasurable, evaluator
+from eval import Clip, Measurement, Suite, Unmeasurable, evaluator, validity
 from eval.cards import load_card
 from eval.errors import EvalError
 from eval.judging import Requirements, make_card, save_card
@@ -89,6 +90,16 @@ def test_a_good_evaluator_passes_with_true_figures(trials):
     assert card.figures["lawful"]["alarm_rate_interval"][1] == pytest.approx(0.161, abs=0.002)
     assert card.figures["nuisances"]["exposure"]["auroc"][0] == 0.5
     assert card.figures["degenerate"]["noise"]["beats_true"] == 0.0
+    # Every group of five seeds ranks the spot first.
+    assert spot["by_severity"]["0.3"]["seed_spread"] == 0.0
+    readings = {t.seed: t for t in trials if t.kind == "violation" and t.severity == 0.3}
+    assert card.figures["samples"]["spot"] == [
+        [s, readings[s].lawful["_valid_top"].badness, readings[s].changed["_valid_top"].badness] for s in range(4)
+    ]
+    low = card.figures["violations"]["spot"]["by_severity"]["0.3"]["auroc"][1]
+    assert card.summary == (
+        f"AUROC 1.00 [{low:.2f}, 1.00] on spot at severity 0.3; 0 alarms on 20 lawful clips (at most 16.1 %)"
+    )
 
 
 def test_a_bad_evaluator_fails_for_each_reason(trials):
@@ -136,6 +147,19 @@ def test_measuring_depends_neither_on_workers_nor_on_resuming(trials, tmp_path):
     assert count == list(range(1, 21))
 
 
+def test_a_changed_evaluator_is_measured_again_and_no_other(trials, tmp_path, monkeypatch):
+    suite = Suite.of(["_valid_top", "_valid_modest"])
+    first = measure(range(3), build, suite, out=tmp_path)
+    ran = []
+    monkeypatch.setattr("eval.validity._read", lambda clip, part: ran.extend(e.name for e in part.evaluators) or {})
+    changed = {"_valid_top": "new"}
+    known = validity.fingerprint
+    monkeypatch.setattr("eval.validity.fingerprint", lambda f: changed.get(f"_valid_{f.__name__}") or known(f))
+    again = measure(range(3), build, suite, out=tmp_path)
+    assert set(ran) == {"_valid_top"}
+    assert [t.lawful["_valid_modest"] for t in again] == [t.lawful["_valid_modest"] for t in first]
+
+
 def fail_if_called(seed):
     raise AssertionError(seed)
 
@@ -150,6 +174,10 @@ def test_cards_round_trip_and_only_passing_ones_of_this_version_count(trials, tm
     score = top(Clip(frames=frames(0), fps=10))
     monkeypatch.setattr("eval.suite.load_card", lambda name: load_card(name, tmp_path))
     assert is_validated(score)
+    # A score, or a card, made by other code of the same version counts for nothing.
+    assert not is_validated(replace(score, provenance={**score.provenance, "code": "0" * 16}))
+    assert not loaded.is_of({"evaluator": "_valid_top@1", "code": "unknown"})
+    assert not replace(loaded, provenance={}).is_of({"evaluator": "_valid_top@1"})
     save_card(make_card(mean, trials, mode="pixels"), tmp_path)
     assert not is_validated(mean(Clip(frames=frames(0), fps=10)))
     (tmp_path / "_valid_broken.json").write_text("{}")
