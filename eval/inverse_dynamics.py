@@ -201,14 +201,9 @@ def colour_motion(frames: np.ndarray, palette: np.ndarray) -> np.ndarray:
     Returns:
         (T-1, 13·(K-1)) float64.
     """
-    count, height, width, _ = frames.shape
-    grid = np.stack(np.meshgrid(np.arange(width) / width, np.arange(height) / height), axis=-1).reshape(-1, 2)
-    tints = palette[1:] - palette[0]
-    centroid, area = np.zeros((count, len(tints), 2)), np.zeros((count, len(tints)))
-    for t, frame in enumerate(frames.reshape(count, -1, 3)):
-        share = _coverage(frame - palette[0], tints)
-        mass = share.sum(axis=1)
-        area[t], centroid[t] = mass / len(frame), share @ grid / np.maximum(mass, 1e-9)[:, None]
+    count = len(frames)
+    area, moment = _moments(frames, palette)
+    centroid = moment / np.maximum(area, 1e-12)[..., None]
     present = area > PRESENT_SHARE
     velocity = np.where((present[1:] & present[:-1])[..., None], np.diff(centroid, axis=0), 0.0)
     before = np.concatenate([velocity[:1], velocity[:-1]])
@@ -217,6 +212,33 @@ def colour_motion(frames: np.ndarray, palette: np.ndarray) -> np.ndarray:
     growth = np.diff(area, axis=0)[..., None]
     parts = [before, velocity, after, velocity - before, after - velocity, place, growth]
     return np.concatenate(parts, axis=-1).reshape(count - 1, -1)
+
+
+def colour_moments(frames: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Where each colour lies, weighted by how much of it there is.
+
+    A colour's first moment about the middle of the frame: its area times its centre's offset. It moves with the body
+    of that colour, and goes to zero as the body dissolves.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        palette: (K, 3), the ground first.
+
+    Returns:
+        (T, K-1, 2) float64, x and y as shares of the frame, times shares of its area.
+    """
+    area, moment = _moments(frames, palette)
+    return moment - 0.5 * area[..., None]
+
+
+def _moments(frames: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Area (T, K-1) of each colour but the ground, and its first moment (T, K-1, 2) about the frame's corner."""
+    count, height, width, _ = frames.shape
+    grid = np.stack(np.meshgrid(np.arange(width) / width, np.arange(height) / height), axis=-1).reshape(-1, 2)
+    tints = palette[1:] - palette[0]
+    shares = [_coverage(frame - palette[0], tints) for frame in frames.reshape(count, -1, 3)]
+    pixels = height * width
+    return np.stack([s.sum(axis=1) for s in shares]) / pixels, np.stack([s @ grid for s in shares]) / pixels
 
 
 def _robust_scale(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

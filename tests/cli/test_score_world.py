@@ -1,14 +1,17 @@
-"""`worldsim score --suite plausibility CHECKPOINT`: pairs, scorers, verdicts."""
+"""`worldsim score --suite plausibility | control CHECKPOINT`."""
 
 import json
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from rich.console import Console
 
 from envs.violations import makers, pair
 from eval.physics.plausibility import pixel_change
-from worldsim.cli import main, score_plausibility
+from worldsim.cli import main, score_control, score_plausibility
+from worldsim.cli.demo_cases import FRESH_SEED, GIVEN
+from worldsim.cli.worlds import random_actions
 from worldsim.simulator import load
 
 VIOLATIONS = {name: maker for name, maker in makers("bounce").items() if name in {"teleport", "vanish"}}
@@ -63,9 +66,43 @@ def test_surprise_is_the_simulators_own_under_one_noise(tiny_bounce, two_violati
         assert value == pytest.approx(np.mean(alone[1:]), rel=1e-5)
 
 
+def test_control_writes_every_figure(tiny_bounce, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(score_control, "FIT_CASES", 4)
+    assert main(["score", str(tiny_bounce), "--suite", "control", "--cases", "2", "--out", str(tmp_path)]) == 0
+    shown, html = capsys.readouterr().out, (tmp_path / "report.html").read_text()
+    saved = json.loads((tmp_path / "scores.json").read_text())["found"]
+    for name in ("ΔPSNR", "action following", "counterfactual direction", "Pearson", "MMRV"):
+        assert any(name in f["name"] for f in saved["figures"])
+        assert name in shown
+        assert name in html
+    # What policies earn in truth is what the world pays.
+    env = gym.make("envs:Bounce-v0", size=(32, 32))
+    first = FRESH_SEED + 2 * score_control.SEEDS_A_RUN
+    paid = []
+    for k in range(2):
+        actions = random_actions(env.action_space, score_control.FRAMES - 1, first + k)
+        actions[GIVEN - 1 :] = 1
+        env.reset(seed=first + k)
+        paid.append([env.step(a)[1] for a in actions][GIVEN - 1 :])
+    assert saved["returns"]["always 1"]["true"] == np.mean(np.sum(paid, axis=1))
+
+
+def test_a_bounce_policy_steers_by_what_it_sees():
+    frame = np.full((32, 32, 3), 255, np.uint8)
+    frame[10:13, 4:7] = 0
+    for place, push in (((10, 20), 2), ((10, 0), 1), ((0, 5), 3), ((28, 5), 4)):
+        seen = frame.copy()
+        seen[place[0] : place[0] + 3, place[1] : place[1] + 3] = (255, 0, 0)
+        assert score_control._push(seen, (255, 0, 0), 1.0) == push
+        assert score_control._push(seen, (255, 0, 0), -1.0) == {1: 2, 2: 1, 3: 4, 4: 3}[push]
+    assert score_control._push(frame, (255, 0, 0), 1.0) == 0
+    assert score_control._push(frame, None, 1.0) == 0
+
+
 @pytest.mark.parametrize(
     ("extra", "hint"),
     [
+        (["--suite", "control", "--cases", "1"], "cases"),
         (["--scorers", "surprize"], "surpri"),
         (["--cases", "0"], "cases"),
         (["--suite", "plausibility,physics"], "alone"),

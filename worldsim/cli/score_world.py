@@ -10,11 +10,11 @@ from rich.console import Console
 from eval.report import write_report
 from eval.score import versions
 from eval.suite import write_json
-from worldsim.cli import score_plausibility
+from worldsim.cli import score_control, score_plausibility
 from worldsim.cli.output import output_folder
 from worldsim.simulator import load
 
-WORLD_SUITES = ("plausibility",)
+WORLD_SUITES = ("plausibility", "control")
 FORMAT = 1
 
 
@@ -46,7 +46,14 @@ def score_world(
         ConfigError: If the checkpoint learned none of the worlds whose truth is known.
     """
     simulator = load(checkpoint, device=device)
-    found = score_plausibility.measure(simulator, scorers=scorers, cases=cases, seed=seed, console=console)
+    if suite == "plausibility":
+        judged = score_plausibility.measure(simulator, scorers=scorers, cases=cases, seed=seed, console=console)
+        table, plain = score_plausibility.show(judged), score_plausibility.as_json(judged)
+        sections = score_plausibility.sections(judged, simulator)
+    else:
+        played = score_control.measure(simulator, cases=cases, seed=seed)
+        table, plain = score_control.show(played), score_control.as_json(played)
+        sections = score_control.sections(played, simulator)
     about: dict[str, Any] = {
         "suite": suite,
         "checkpoint": checkpoint,
@@ -56,13 +63,13 @@ def score_world(
         "seed": seed,
         **versions(),
     }
-    console.print(score_plausibility.show(found))
+    console.print(table)
     with output_folder(out) as folder:
-        write_json(folder / "scores.json", {"format": FORMAT, **about, "found": score_plausibility.as_json(found)})
+        write_json(folder / "scores.json", {"format": FORMAT, **about, "found": plain})
         write_report(
             folder / "report.html",
             title=f"{suite.capitalize()} of {Path(checkpoint).name}",
             lead="The checkpoint is run on fresh scenes of the true world that it learned.",
-            sections=score_plausibility.sections(found, simulator),
+            sections=sections,
             provenance=about,
         )
