@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from worldsim.data import Dataset, Windows, abrupt_change, event_weights
 from worldsim.errors import DatasetError, FramesError, TrainingError
+from worldsim.files import write_text
 from worldsim.spaces import action_dim, action_vectors
 from worldsim.tokenizer import Tokenizer, VitTokenizer, num_latents
 from worldsim.training.config import TrainConfig
@@ -157,6 +159,9 @@ def cached_latents(dataset: Dataset, tokenizer: Tokenizer, folder: Path, config:
     shape = (dataset.num_frames, config.tokenizer.latent_channels, height // stride, width // stride)
     work = folder / ".latents.npy.tmp"
     out = np.lib.format.open_memmap(work, mode="w+", dtype=np.float16, shape=shape)
+    with work.open("r+b") as stream:
+        # A full disk is an error now; met while writing through the map it would kill the process.
+        os.posix_fallocate(stream.fileno(), 0, work.stat().st_size)
     for start, length in zip(dataset.starts, dataset.lengths, strict=True):
         frames = dataset.read("frames", int(start), int(start + length))
         with autocast(device, config.precision):
@@ -186,6 +191,24 @@ def check_dataset(dataset: Dataset, config: TrainConfig) -> None:
             got=f"{config.tokenizer.latent_channels} and {config.model.latent_channels}",
             remedy="Correct the configuration.",
         )
+
+
+def check_same_data(folder: Path, dataset: Dataset) -> None:
+    """Notes in a run directory which data it trains on.
+
+    Raises:
+        DatasetError: If it was other data when the run began.
+    """
+    file = folder / "data.json"
+    if file.exists():
+        began = json.loads(file.read_text())["digest"]
+        if began != dataset.digest():
+            raise DatasetError(
+                expected=f"the data that the run began with, {began[:12]}",
+                got=f"{dataset.path}, {dataset.digest()[:12]}",
+                remedy="Point to that data, or begin a new run; `start` takes this one's weights over.",
+            )
+    write_text(file, json.dumps({"digest": dataset.digest(), "episodes": len(dataset), "frames": dataset.num_frames}))
 
 
 def reward_scale(dataset: Dataset) -> float:

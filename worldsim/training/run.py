@@ -1,6 +1,7 @@
 """A run directory: its lock, its metrics, and states from which training resumes exactly.
 
     RUN/config.json       the resolved configuration
+    RUN/data.json         which data it trains on
     RUN/metrics.jsonl     one line of numbers at a time
     RUN/tensorboard/      the same numbers as TensorBoard event files
     RUN/samples/          videos of held-out clips, truth above, dream below
@@ -20,6 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from worldsim.errors import TrainingError
 from worldsim.files import write_text
@@ -84,14 +87,19 @@ def open_run(path: str | Path, config: TrainConfig, members: Team, *, resume: bo
         try:
             with Log(path, tensorboard=config.tensorboard) as log:
                 yield Run(path, log)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
+        except (OSError, SafetensorError) as error:
+            if not _disk_is_full(error):
                 raise
             raise TrainingError(
                 expected=f"space on the disk of {path}",
                 got="none left",
                 remedy="Free some and resume; the last saved state is intact.",
             ) from error
+
+
+def _disk_is_full(error: Exception) -> bool:
+    # safetensors tells the number of the system's error in words only.
+    return getattr(error, "errno", None) == errno.ENOSPC or f"(os error {errno.ENOSPC})" in str(error)
 
 
 def _claim(file: Path, config: TrainConfig, *, resume: bool) -> None:

@@ -15,7 +15,15 @@ from worldsim.spaces import action_dim
 from worldsim.tokenizer import ConvTokenizer, Tokenizer
 from worldsim.training.ahead import Ahead
 from worldsim.training.config import TrainConfig
-from worldsim.training.data import LATENTS, FrameSource, LatentSource, cached_latents, check_dataset, reward_scale
+from worldsim.training.data import (
+    LATENTS,
+    FrameSource,
+    LatentSource,
+    cached_latents,
+    check_dataset,
+    check_same_data,
+    reward_scale,
+)
 from worldsim.training.evaluation import Evaluation
 from worldsim.training.learner import Learner
 from worldsim.training.losses import dynamics_loss
@@ -43,9 +51,11 @@ def train(config: TrainConfig, *, out: str | Path, resume: bool = False, show_pr
         The checkpoint's directory.
 
     Raises:
-        DatasetError: If the dataset is missing, empty, or being written.
+        DatasetError: If the dataset is missing, empty, being written, or not the one that the run began with.
+        FramesError: If its frames do not fit the strides.
+        ActionError: If its actions are not those of the checkpoint to start from.
         TrainingError: If the directory is in use or taken, the configuration differs from the one to be resumed, the
-            disk is full, or the loss is not finite.
+            processes cannot share a batch, the disk is full, or the loss or a gradient is not finite.
     """
     dataset = Dataset.open(config.data)
     start = load_checkpoint(config.start) if config.start else None
@@ -54,6 +64,10 @@ def train(config: TrainConfig, *, out: str | Path, resume: bool = False, show_pr
     if config.threads:
         torch.set_num_threads(config.threads)
     with team(pick_device(config.device)) as members, open_run(out, config, members, resume=resume) as run:
+        for optimiser in (config.tokenizer_optimiser, config.optimiser):
+            members.parts(optimiser)  # raises now rather than after hours
+        if members.leads:
+            check_same_data(run.path, dataset)
         if start is None:
             tokenizer = _train_tokenizer(config, dataset, run, members, show_progress=show_progress)
         else:

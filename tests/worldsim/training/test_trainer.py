@@ -1,5 +1,6 @@
 """Whole runs: they learn, resume exactly after a kill, and stop with a named error when they must."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -11,12 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import worldsim
 from worldsim.data import Dataset, record
 from worldsim.errors import DatasetError, FramesError, TrainingError
-from worldsim.training import TrainConfig, train
+from worldsim.training import OptimiserConfig, TrainConfig, train
+from worldsim.training import data as data_module
+from worldsim.training import learner as learner_module
 from worldsim.training import trainer as trainer_module
+from worldsim.training.data import LatentSource, check_same_data
+from worldsim.training.learner import Learner
 from worldsim.training.run import open_run
 from worldsim.training.team import Team
 
@@ -102,7 +108,7 @@ def test_a_directory_in_use_is_refused(config: TrainConfig, tmp_path: Path) -> N
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
-    saving: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saving: TrainConfig, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     honest = trainer_module.dynamics_loss
     count = 0
@@ -114,9 +120,80 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
         return (loss * float("nan") if count == 4 else loss), parts
 
     monkeypatch.setattr(trainer_module, "dynamics_loss", breaks_at_the_fourth)
-    with pytest.raises(TrainingError, match="update 3"):
+    raw = LatentSource(dataset, np.zeros((dataset.num_frames, 4, 4, 4), np.float16), saving, 1.0)._train.batch(3)
+    which = f"{raw['episode'][0]}:{raw['start'][0]}, {raw['episode'][1]}:{raw['start'][1]}"
+    with pytest.raises(TrainingError, match=f"update 3.*{which}"):
         train(saving, out=tmp_path / "run", show_progress=False)
     assert [p.name for p in (tmp_path / "run" / "dynamics").iterdir()] == ["step-00000003"]
+
+
+def test_gradients_that_are_not_finite_change_nothing(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 1)
+    settings = OptimiserConfig(steps=3, batch_size=1, warmup=0)
+    alone = Team(device=torch.device("cpu"))
+    learner = Learner(network, lambda net, x: (net(x).sum(), {}), settings, tmp_path, alone)
+    before = {n: p.detach().clone() for n, p in network.named_parameters()}
+    learner.objective(torch.tensor([[float("inf"), 1.0]]))[0].backward()
+    with pytest.raises(TrainingError, match="update 0"):
+        learner.update()
+    assert learner.step == 0
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter.detach(), before[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        # What safetensors raises on a full file system.
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["system", "safetensors"],
+)
+def test_a_full_disk_is_named_and_the_last_state_stays(
+    saving: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    honest = learner_module.save_file
+
+    def full_at_the_third(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        if int(tensors["step"]) == 3:
+            path.write_bytes(b"half a file")
+            raise error
+        honest(tensors, path)
+
+    monkeypatch.setattr(learner_module, "save_file", full_at_the_third)
+    with pytest.raises(TrainingError, match="space on the disk"):
+        train(saving, out=tmp_path / "run", show_progress=False)
+    assert [p.name for p in (tmp_path / "run" / "tokenizer").iterdir()] == ["step-00000002"]
+
+
+def test_space_for_latents_is_taken_before_they_are_written(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(data_module.os, "posix_fallocate", full)
+    brief = replace(config, tokenizer_optimiser=replace(config.tokenizer_optimiser, steps=1))
+    with pytest.raises(TrainingError, match="space on the disk"):
+        train(brief, out=tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run" / "latents.npy").exists()
+
+
+def test_a_run_does_not_go_on_with_other_data(dataset: Dataset, tmp_path: Path) -> None:
+    other = record("envs:Bounce-v0", episodes=2, seed=1, path=tmp_path / "other", max_steps=8, truth=False)
+    (tmp_path / "run").mkdir()
+    for _ in range(2):
+        check_same_data(tmp_path / "run", dataset)
+    with pytest.raises(DatasetError, match="began with"):
+        check_same_data(tmp_path / "run", other)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_before_training(config: TrainConfig, tmp_path: Path) -> None:
+    odd = replace(config, optimiser=replace(config.optimiser, batch_size=3, accumulate=2))
+    with pytest.raises(TrainingError, match="multiple of 2"):
+        train(odd, out=tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run" / "tokenizer").exists()
 
 
 def test_frames_that_do_not_fit_the_stride_are_refused(config: TrainConfig, tmp_path: Path) -> None:
