@@ -12,7 +12,7 @@ from worldsim.checkpoint import Checkpoint, load_checkpoint, resolve, shipped
 from worldsim.data import Dataset
 from worldsim.errors import UnknownNameError
 from worldsim.simulator import Sampling
-from worldsim.sizes import SIZES, cost, size
+from worldsim.sizes import SIZES, cost, size, training_cost
 from worldsim.training.presets import PRESETS
 from worldsim.video import read_video
 
@@ -81,6 +81,42 @@ def _overview(console: Console) -> None:
             f"{found.cache_bytes / 2**20:.1f} MiB",
         )
     console.print(table)
+    console.print(_training_table())
+
+
+def _training_table() -> Table:
+    """What training each size takes on frames of 256 x 256."""
+    table = Table(
+        title="training on 256 x 256 pixels (latents of 32 x 32), 20 target tokens a parameter, 8 devices of "
+        "989 TFLOP/s (H100, H200) at 40 % utilisation"
+    )
+    for column in ("size", "tokens", "frames", "FLOP", "state, a copy each", "state, shared by 8", "a window", "time"):
+        table.add_column(column, justify="left" if column == "size" else "right")
+    for name in SIZES:
+        found = training_cost(replace(size(name), action_dim=_ACTIONS), latent_grid=(32, 32))
+        table.add_row(
+            name,
+            f"{found.tokens / 1e9:.2f} G",
+            f"{found.frames / 1e6:.2f} M",
+            f"{found.flops:.1e}",
+            f"{found.state_bytes / 2**30:.2f} GiB",
+            f"{found.state_bytes / 8 / 2**30:.2f} GiB",
+            f"{found.window_bytes / 2**30:.2f} GiB",
+            _duration(found.days),
+        )
+    return table
+
+
+def _duration(days: float) -> str:
+    """In the largest unit of which there is one.
+
+    >>> _duration(0.5), _duration(3.21)
+    ('12 h', '3.2 days')
+    """
+    for unit, in_days in (("days", 1.0), ("h", 1 / 24), ("min", 1 / 1440)):
+        if days >= in_days:
+            return f"{days / in_days:.2g} {unit}"
+    return f"{days * 86400:.2g} s"
 
 
 def _of_checkpoint(checkpoint: Checkpoint) -> Iterable[tuple[str, str]]:

@@ -13,7 +13,7 @@ from worldsim.config import ModelConfig, TextConfig, TokenizerConfig
 from worldsim.data import Dataset
 from worldsim.errors import ConfigError, TrainingError, UnknownNameError
 from worldsim.nn.cache import RingCache
-from worldsim.sizes import SIZES, cost, size
+from worldsim.sizes import SIZES, cost, size, training_cost
 from worldsim.tokenizer import build_tokenizer
 from worldsim.training import DynamicsConfig, OptimiserConfig, TrainConfig
 from worldsim.training.data import LatentSource, cached_latents, check_dataset, window_weights
@@ -244,6 +244,38 @@ def test_the_cost_of_a_model_is_what_pytorch_counts(name: str) -> None:
         counted = counter.get_total_flops() - for_text
     # The level embedding and pooled text are left out of the formula.
     assert counted == pytest.approx(expected.flops_per_pass, rel=0.03)
+
+
+def test_training_cost_follows_from_what_autograd_and_the_counter_say() -> None:
+    config = replace(size("1m"), action_dim=5)
+    model, frames = VideoDiT(config), 20
+    given = LatentBatch(
+        latents=torch.randn(1, frames, 16, 8, 8),
+        actions=torch.rand(1, frames, 5),
+        rewards=torch.zeros(1, frames),
+        terminated=torch.zeros(1, frames, dtype=torch.bool),
+        known=torch.ones(1, frames, dtype=torch.bool),
+        texts=["a red ball"],
+    )
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    quiet = DynamicsConfig(bidirectional=0.0)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), torch.autocast("cpu", torch.bfloat16):
+        dynamics_loss(model, given, quiet, torch.Generator().manual_seed(0), feedback=False)
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    held = sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in weights)
+    expected = training_cost(config, latent_grid=(8, 8), length=frames, feedback=0.0)
+    assert held == pytest.approx(expected.window_bytes, rel=0.1)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        loss, _ = dynamics_loss(model, given, quiet, torch.Generator().manual_seed(0), feedback=False)
+        loss.backward()
+    # The estimate leaves out what the mask hides (here 20 + 20 keys instead of up to 16), text and embeddings.
+    assert counter.get_total_flops() / frames == pytest.approx(expected.flops / expected.frames, rel=0.15)
+    assert expected.days == pytest.approx(expected.flops / 8 / 989e12 / 0.4 / 24 / 3600)
 
 
 def test_sizes_span_a_million_to_a_billion() -> None:
