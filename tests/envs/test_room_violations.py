@@ -27,6 +27,14 @@ def test_severity_grades_a_violation_from_none(name):
 
 
 @pytest.mark.parametrize("name", VIOLATIONS)
+def test_severity_is_continuous_at_none(name):
+    """A tenth of a small severity changes the frames by about a tenth: nothing jumps where the violation begins."""
+    small, smaller = (difference(*pair(name, 3, s, size=(32, 32))).mean() for s in (0.01, 0.001))
+    assert small > 0
+    assert smaller < 0.2 * small
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
 def test_pairs_are_matched(name):
     lawful, violated = pair(name, 11, 1.0, size=SIZE)
     assert violated.name == name

@@ -50,6 +50,18 @@ def test_severity_grows_from_none(name, pairs):
 
 
 @pytest.mark.parametrize("name", BOUNCE)
+def test_severity_is_continuous_at_none(name):
+    """A tenth of a small severity changes the frames by about a tenth: nothing jumps where the violation begins."""
+    change = {}
+    for severity in (0.001, 0.01):
+        lawful, violated = pair(name, SEED, severity)
+        stop = None if name == "appear" else violated.onset + 6
+        change[severity] = np.abs(lawful.frames[:stop].astype(int) - violated.frames[:stop]).mean()
+    assert change[0.01] > 0
+    assert change[0.001] < 0.2 * change[0.01]
+
+
+@pytest.mark.parametrize("name", BOUNCE)
 def test_pixel_statistics_match(name, pairs):
     lawful, violated = pairs[name, 1.0]
     # Objects are few and flat: their number of pixels may change (vanish, appear, duplicate), their kinds may not.
