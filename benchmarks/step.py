@@ -3,7 +3,7 @@
 `python benchmarks/step.py` prints one JSON object: the shipped world for 1 and 16 environments; its step after 5,000
 frames against after 100; an Oasis-shaped model (window 32, 10 steps, narrower) with a cache against full recomputation;
 mixed sizes packed against padded; and the rate of matrix products, against which all of it can be held. Medians and
-best times are given for machines that other programs share; `load_average` tells whether they did.
+best times are given for machines that other programs share; `load_average` tells whether they did. `--only` runs some.
 """
 
 import argparse
@@ -27,10 +27,18 @@ from worldsim.noise import clean_from_prediction
 from worldsim.sampler import level_grid, sample
 from worldsim.sampling import Sampling
 from worldsim.simulator import Simulator, load
+from worldsim.sizes import cost
 from worldsim.state import State, frame_noise
 from worldsim.transformer import Clip, Conditions, VideoDiT, causal_mask
 
-PRODUCTS = ("mm", "bmm", "addmm", "baddbmm", "convolution", "conv2d", "flash_atten", "addmv")
+# Operators by what they do; the first that fits counts.
+KINDS = {
+    "convolutions": ("conv",),
+    "attention": ("bmm", "attention", "softmax"),
+    "products": ("mm", "addmv"),
+    "norms and activations": ("norm", "gelu", "silu", "rsqrt", "pow", "mean", "sum", "tanh"),
+    "other arithmetic": ("addcmul", "mul", "add", "sub", "div", "cos", "sin", "polar", "where", "clamp"),
+}
 # Frames, latent rows and columns of clips in a batch of mixed sizes: square, wide, tall; short and long.
 MIXED = [(16, 8, 8), (8, 8, 16), (4, 16, 16), (16, 4, 8), (12, 16, 8), (1, 16, 16), (8, 8, 8), (16, 8, 4)]
 
@@ -88,7 +96,7 @@ def shipped(name: str, envs: int, steps: int, device: str, rate: float) -> dict[
         "decoder_share": round(float(np.median(decoding)) / median, 3),
         "gflop_a_step": round(flops / 1e9, 3),
         "share_of_matrix_rate": round(flops / median / rate, 3),
-        "products_share_of_step": _products_share(step),
+        "operator_time": _operator_time(step),
     }
 
 
@@ -100,14 +108,17 @@ def _warm(sim: Simulator, envs: int) -> tuple[State, np.ndarray]:
     return state, actions
 
 
-def _products_share(step: Callable[[], None]) -> float:
-    """Share of a step's operator time that goes into matrix products, convolutions and attention."""
+def _operator_time(step: Callable[[], None]) -> dict[str, float]:
+    """Shares of a step's operator time; what is left after arithmetic is copies, views and memory."""
     with profile(activities=[ProfilerActivity.CPU]) as found:
         for _ in range(5):
             step()
-    events = found.key_averages()
-    total = sum(e.self_cpu_time_total for e in events)
-    return round(sum(e.self_cpu_time_total for e in events if any(p in e.key for p in PRODUCTS)) / total, 3)
+    shares = dict.fromkeys((*KINDS, "copies, views, memory"), 0.0)
+    for event in found.key_averages():
+        kind = next((k for k, names in KINDS.items() if any(n in event.key for n in names)), "copies, views, memory")
+        shares[kind] += event.self_cpu_time_total
+    total = sum(shares.values())
+    return {kind: round(share / total, 3) for kind, share in shares.items()}
 
 
 def endurance(name: str, early: int, late: int, device: str) -> dict[str, object]:
@@ -134,8 +145,11 @@ def endurance(name: str, early: int, late: int, device: str) -> dict[str, object
     }
 
 
-def oasis_shaped(width: int, depth: int, grid: tuple[int, int], device: str, sliding: int) -> dict[str, object]:
-    """Cached generation against full recomputation, with the same outputs."""
+def oasis_shaped(width: int, depth: int, grid: tuple[int, int], device: str, rate: float) -> dict[str, object]:
+    """Cached generation against full recomputation, with the same outputs.
+
+    The full recomputation of some frames, from the same past, is timed; that of the frames between is interpolated.
+    """
     torch.manual_seed(0)
     config = ModelConfig(
         latent_channels=16, width=width, depth=depth, heads=max(1, width // 64), mlp_ratio=4.0, window=32,
@@ -147,41 +161,49 @@ def oasis_shaped(width: int, depth: int, grid: tuple[int, int], device: str, sli
         weight.copy_(torch.randn_like(weight) * (weight[0].numel() if weight.ndim > 1 else 25) ** -0.5)
     exact = Dynamics(model, Sampling(steps=10, cache="exact", context_level=0.015, context_noise=False))
     rolling = Dynamics(model, Sampling(steps=10, cache="rolling", context_level=0.015, context_noise=False))
-    start = torch.randn(1, 1, 16, *grid, device=device)
-    last = config.window + sliding
-
-    def cached(dynamics: Dynamics) -> tuple[Tensor, list[float]]:
-        state = dynamics.blank([0], [None], grid, fingerprint="")
-        known = torch.zeros(1, 1, dtype=torch.bool, device=device)
-        state = dynamics.prefill(state, start, torch.zeros(1, 1, 25, device=device), known)
-        frames, times = [start], []
-        for i in range(1, last):
-            began = time.perf_counter()
-            state, latent, _ = dynamics.advance(state, _action(i, device))
-            times.append(time.perf_counter() - began)
-            frames.append(latent)
-        return torch.cat(frames, dim=1), times
-
+    window, start = config.window, torch.randn(1, 1, 16, *grid, device=device)
+    compared = (1, window // 2, window - 1)  # while the window fills
+    sliding = range(window, window + 3)
     with torch.inference_mode():
-        cached(exact)  # warms the allocator up
-        quick, quick_s = cached(exact)
-        _, rolling_s = cached(rolling)
-        frames, slow_s = start, []
-        for i in range(1, last):
+        _generated(exact, start, 3)  # warms the allocator up
+        frames, quick_s = _generated(exact, start, sliding.stop)
+        _, rolling_s = _generated(rolling, frames[:, :window], sliding.stop)
+        slow_s, difference = {}, 0.0
+        for i in (*compared, *sliding[:2]):
             began = time.perf_counter()
-            frames = torch.cat((frames, _recomputed(exact, frames, i)), dim=1)
-            slow_s.append(time.perf_counter() - began)
-    first = config.window - 1
-    whole, slid, rolled = (float(np.median(t[first:])) for t in (slow_s, quick_s, rolling_s))
+            again = _recomputed(exact, frames[:, :i], i)
+            slow_s[i] = time.perf_counter() - began
+            difference = max(difference, float((again - frames[:, i : i + 1]).abs().max()))
+    filling = range(1, window)
+    first = float(np.interp(filling, compared, [slow_s[i] for i in compared]).sum()) / sum(quick_s[i] for i in filling)
+    whole = float(np.median([slow_s[i] for i in sliding[:2]]))
+    slid, rolled = (float(np.median([times[i] for i in sliding])) for times in (quick_s, rolling_s))
     return {
         "width_depth_grid": [width, depth, list(grid)],
         "parameters": sum(p.numel() for p in model.parameters()),
-        "largest_difference_of_latents": float((quick - frames).abs().max()),
-        "first_32_frames_ratio": round(sum(slow_s[:first]) / sum(quick_s[:first]), 1),
+        "largest_difference_of_latents": difference,
+        "first_32_frames_ratio": round(first, 1),
         "sliding_exact_ratio": round(whole / slid, 1),
         "sliding_rolling_ratio": round(whole / rolled, 1),
         "seconds_a_sliding_frame": {"full": round(whole, 3), "exact": round(slid, 3), "rolling": round(rolled, 3)},
+        "share_of_matrix_rate_rolling": round(cost(config, latent_grid=grid).flops_per_pass * 11 / rolled / rate, 3),
     }
+
+
+def _generated(dynamics: Dynamics, given: Tensor, count: int) -> tuple[Tensor, dict[int, float]]:
+    """`count` latent frames, the given ones first, and the seconds that each other one took."""
+    device, known = str(given.device), given.shape[1]
+    state = dynamics.blank([0], [None], (given.shape[3], given.shape[4]), fingerprint="")
+    actions = torch.cat([_action(i, device) for i in range(known)], dim=1)
+    has_action = torch.arange(known, device=device)[None] > 0
+    state = dynamics.prefill(state, given, actions, has_action)
+    frames, times = [given], {}
+    for i in range(known, count):
+        began = time.perf_counter()
+        state, latent, _ = dynamics.advance(state, _action(i, device))
+        times[i] = time.perf_counter() - began
+        frames.append(latent)
+    return torch.cat(frames, dim=1), times
 
 
 def _action(frame: int, device: str) -> Tensor:
@@ -207,7 +229,7 @@ def _recomputed(dynamics: Dynamics, frames: Tensor, i: int) -> Tensor:
     return sample(denoise, noise, level_grid(10, model.path), model.path)
 
 
-def packed(name: str, device: str, rounds: int) -> dict[str, object]:
+def packed(name: str, device: str, rate: float, rounds: int = 12) -> dict[str, object]:
     """A forward pass over clips of mixed sizes, packed without padding against padded to the largest."""
     model = load(name, device=device).model
     channels, dim = model.config.latent_channels, model.config.action_dim
@@ -235,12 +257,16 @@ def packed(name: str, device: str, rounds: int) -> dict[str, object]:
             )
             for _ in range(rounds)
         ]
+        counter = FlopCounterMode(display=False)
+        with counter:
+            model.forward_packed(clips)
     padded_s, packed_s = np.median(np.array(pairs[1:]), axis=0)
     real, filled = sum(a * b * c for a, b, c in MIXED), len(MIXED) * f * h * w
     return {
         "clips_frames_rows_columns": MIXED,
         "padded_over_packed": round(float(padded_s / packed_s), 2),
         "cells_padded_over_real": round(filled / real, 2),
+        "share_of_matrix_rate": round(counter.get_total_flops() / float(packed_s) / rate, 3),
     }
 
 
@@ -249,24 +275,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="bounce", help="shipped name or directory of a checkpoint")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--only", nargs="+", default=(), help="names of the figures wanted; all by default")
     parser.add_argument("--steps", type=int, default=100, help="timed steps of the shipped world")
     parser.add_argument("--late", type=int, default=5000, help="frames of the long episode")
-    parser.add_argument("--width", type=int, default=128, help="width of the Oasis-shaped model (released: 1024)")
+    parser.add_argument("--width", type=int, default=384, help="width of the Oasis-shaped model (released: 1024)")
     parser.add_argument("--depth", type=int, default=4, help="its depth (released: 16)")
     parser.add_argument("--grid", type=int, nargs=2, default=(18, 32), help="its latent grid (released: 18 32)")
     options = parser.parse_args()
-    device, rate = options.device, matrix_rate(options.device)
-    figures = {
+    world, device, rate = options.world, options.device, matrix_rate(options.device)
+    measures: dict[str, Callable[[], dict[str, object]]] = {
+        "one_environment": lambda: shipped(world, 1, options.steps, device, rate),
+        "sixteen_environments": lambda: shipped(world, 16, options.steps, device, rate),
+        "endurance": lambda: endurance(world, 100, options.late, device),
+        "oasis_shaped": lambda: oasis_shaped(options.width, options.depth, tuple(options.grid), device, rate),
+        "mixed_sizes": lambda: packed(world, device, rate),
+    }
+    figures: dict[str, object] = {
         "device": torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads",
+        "cores": os.cpu_count(),
         "load_average_before": round(os.getloadavg()[0], 1),
         "matrix_gflop_per_s": round(rate / 1e9, 1),
-        "one_environment": shipped(options.world, 1, options.steps, device, rate),
-        "sixteen_environments": shipped(options.world, 16, options.steps, device, rate),
-        "endurance": endurance(options.world, 100, options.late, device),
-        "oasis_shaped": oasis_shaped(options.width, options.depth, tuple(options.grid), device, sliding=4),
-        "mixed_sizes": packed(options.world, device, 12),
+        **{name: measure() for name, measure in measures.items() if name in (options.only or measures)},
         "load_average_after": round(os.getloadavg()[0], 1),
-        "cores": os.cpu_count(),
     }
     print(json.dumps(figures, indent=2))
 
