@@ -11,7 +11,7 @@ import tyro
 
 from worldsim.errors import ConfigError, UnknownNameError
 from worldsim.training import TrainConfig, train
-from worldsim.training.presets import preset
+from worldsim.training.presets import preset, second_phase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,8 @@ class Options:
         preset: Where the configuration starts from: bounce, room or tiny.
         data: Directory of the dataset.
         out: Run directory; its `checkpoint` folder is the learned world.
+        second_phase: A checkpoint of the preset's shape to train on from, for long rollouts of one denoising step a
+            frame.
         set: Changes of the configuration, as FIELD=VALUE with dots: --set optimiser.steps=500 model.width=192. The
             value is JSON, or else text. `--show` lists all fields.
         resume: Go on with the run in `out`.
@@ -32,6 +34,7 @@ class Options:
     preset: tyro.conf.Positional[str]
     data: Path
     out: Path = Path("runs/world")
+    second_phase: Path | None = None
     set: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-s"])] = ()
     resume: bool = False
     show: bool = False
@@ -40,7 +43,10 @@ class Options:
 
 def run(options: Options) -> None:
     """Trains, and says where the checkpoint is."""
-    config = changed(preset(options.preset, str(options.data)), options.set)
+    config = preset(options.preset, str(options.data))
+    if options.second_phase is not None:
+        config = second_phase(config, str(options.second_phase))
+    config = changed(config, options.set)
     if options.show:
         print(json.dumps(config.to_dict(), indent=1))
         return

@@ -1,6 +1,7 @@
 """Presets: functions that return a training configuration."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from worldsim.config import ModelConfig, TextConfig, TokenizerConfig
 from worldsim.errors import UnknownNameError
@@ -45,6 +46,34 @@ def tiny(data: str) -> TrainConfig:
         held_out=0.2,
         log_every=5,
         evaluate_every=10,
+    )
+
+
+def second_phase(config: TrainConfig, start: str) -> TrainConfig:
+    """The same world, trained on from a checkpoint for long rollouts of one denoising step a frame.
+
+    In the manner of self-forcing (Huang et al. 2025), the past that a frame is denoised from is often the model's own,
+    made in up to three passes of one step from pure noise, and most of the loss lies on that step. Paths begin at the
+    frame before; windows rich in events come more often.
+
+    Args:
+        config: The first phase.
+        start: Its checkpoint.
+    """
+    return replace(
+        config,
+        start=start,
+        model=replace(config.model, source="previous"),
+        optimiser=replace(config.optimiser, steps=1300),
+        dynamics=replace(
+            config.dynamics,
+            pure_noise=0.4,
+            weight_floor=0.8,
+            feedback=0.4,
+            feedback_depth=3,
+            events=0.3,
+            reward_weight=1.0,
+        ),
     )
 
 

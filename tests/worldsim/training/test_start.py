@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import worldsim
 from worldsim.checkpoint import load_checkpoint
 from worldsim.config import ModelConfig
 from worldsim.data import record
@@ -14,6 +15,7 @@ from worldsim.noise import path_named
 from worldsim.training import TrainConfig, train
 from worldsim.training.config import DynamicsConfig
 from worldsim.training.losses import LatentBatch, dynamics_loss
+from worldsim.training.presets import second_phase
 from worldsim.transformer import Conditions, Output, VideoDiT
 
 
@@ -95,3 +97,15 @@ def test_own_context_deepens_pass_by_pass() -> None:
         assert last == [0.0] * first + [float(min(i + 1, passes)) for i in range(frames - first)]
         seen.add((passes, first < frames))
     assert {passes for passes, _ in seen} == {1, 2, 3}
+
+
+def test_the_second_phase_trains_on_with_its_own_rollouts(config: TrainConfig, tmp_path: Path) -> None:
+    first = train(config, out=tmp_path / "first", show_progress=False)
+    second = second_phase(config, str(first))
+    second = replace(second, optimiser=replace(second.optimiser, steps=4), threads=1)
+    checkpoint = train(second, out=tmp_path / "second", show_progress=False)
+    made = load_checkpoint(checkpoint)
+    assert made.model.config.source == "previous"
+    assert made.meta["training"]["dynamics"]["feedback_depth"] == 3
+    frames = worldsim.load(checkpoint).rollout(actions=[0, 1, 2], text="a red ball", seed=1)
+    assert frames.shape == (4, 32, 32, 3)
