@@ -83,7 +83,7 @@ def energy(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     return verdict(evidence, len(clip), _coverage(found, pairs, len(alone)), contacts=len(pairs) + len(alone))
 
 
-@evaluator("restitution", suite="physics", unit=UNIT, better="lower", claims=("collision_gain", "energy_gain_at_wall"))
+@evaluator("restitution", suite="physics", unit=UNIT, better="lower", claims=("collision_gain",))
 def restitution(clip: Clip, *, agent: Agent = "auto") -> Measurement:
     """Newton's coefficient of restitution lies in [0, 1]: round objects part no faster than they met, and do part."""
     found, judged = _judged(clip, agent)
