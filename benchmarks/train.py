@@ -1,17 +1,24 @@
-"""Training speed: tokens a second, and the share of the machine's own matrix-multiply rate.
+"""Training speed: tokens a second, the share of the machine's own matrix-multiply rate, and what the data cost.
 
 python benchmarks/train.py [--preset bounce] [--updates 6] [--precision bfloat16] [--device cpu]
 """
 
 import argparse
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
+from gymnasium import spaces
 
+from worldsim.data import Dataset, DatasetWriter
 from worldsim.sizes import cost
-from worldsim.training.draws import generators_for
+from worldsim.training.ahead import Ahead
+from worldsim.training.data import LatentSource
+from worldsim.training.draws import generators_for, normal
 from worldsim.training.losses import LatentBatch, dynamics_loss
 from worldsim.training.phase import autocast, pick_device
 from worldsim.training.presets import preset
@@ -38,6 +45,9 @@ def main() -> None:
     rate = flops / seconds
     print(f"{'preset':<10}{'s an update':>14}{'tokens/s':>12}{'GFLOP/s':>12}{'share':>9}")
     print(f"{options.preset:<10}{seconds:>14.3f}{tokens / seconds:>12.0f}{rate / 1e9:>12.1f}{rate / peak:>9.1%}")
+    windows, noise, waited = data(options.preset, device, seconds)
+    print(f"a batch takes {1e3 * windows:.2f} ms to prepare, in a thread; an update waits {1e3 * waited:.2f} ms for it")
+    print(f"({waited / seconds:.2%}) and draws its noise in {1e3 * noise:.2f} ms ({noise / seconds:.2%})")
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
@@ -78,6 +88,39 @@ def updates(name: str, count: int, precision: str, device: torch.device) -> tupl
     times = sorted(timed(update, device) for _ in range(count))
     found = cost(model_config, latent_grid=(8, 8))
     return times[count // 2], 2 * b * f * found.tokens, FORWARD_AND_BACKWARD * 2 * b * f * found.flops_per_pass
+
+
+def data(name: str, device: torch.device, update_s: float) -> tuple[float, float, float]:
+    """Seconds to make a batch of latents, to draw its noise, and to wait for it where it is prepared ahead."""
+    with tempfile.TemporaryDirectory() as folder:
+        rng = np.random.default_rng(0)
+        path = Path(folder) / "data"
+        with DatasetWriter(path, action_space=spaces.Discrete(ACTIONS), fps=10) as writer:
+            for _ in range(100):
+                frames = np.zeros((101, 64, 64, 3), np.uint8)
+                writer.add_episode(frames, rng.integers(0, ACTIONS, 100), caption="a black ball and a red box")
+        dataset, config = Dataset.open(path), preset(name, str(path))
+        channels, size = config.model.latent_channels, config.optimiser.batch_size
+        np.save(path.with_suffix(".npy"), rng.normal(size=(dataset.num_frames, channels, 8, 8)).astype(np.float16))
+        source = LatentSource(dataset, np.load(path.with_suffix(".npy"), mmap_mode="r"), config, 1.0)
+        rows, shape = range(size), (size, config.dynamics.length, channels, 8, 8)
+
+        def make(step: int, part: range) -> LatentBatch:
+            return source.batch(step, device, part)
+
+        def noise() -> None:
+            generators = generators_for(0, "bench", 0, rows)
+            for _ in range(2):
+                normal(shape, generators).to(device)
+
+        made = sorted(timed(lambda i=i: make(i, rows), device) for i in range(20))[10]
+        drawn = sorted(timed(noise, device) for _ in range(20))[10]
+        waits = []
+        with Ahead(make, [rows], 1) as ahead:
+            for step in range(6):
+                waits.append(timed(lambda step=step: ahead(step, rows), device))
+                time.sleep(min(update_s, 0.2))  # an update goes on meanwhile
+        return made, drawn, sorted(waits)[3]
 
 
 def timed(action: Callable[[], object], device: torch.device) -> float:

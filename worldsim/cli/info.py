@@ -111,12 +111,11 @@ def _duration(days: float) -> str:
     """In the largest unit of which there is one.
 
     >>> _duration(0.5), _duration(3.21)
-    ('12 h', '3.2 days')
+    ('12.0 h', '3.2 days')
     """
-    for unit, in_days in (("days", 1.0), ("h", 1 / 24), ("min", 1 / 1440)):
-        if days >= in_days:
-            return f"{days / in_days:.2g} {unit}"
-    return f"{days * 86400:.2g} s"
+    units = {"days": 1.0, "h": 1 / 24, "min": 1 / 1440}
+    unit = next((unit for unit, in_days in units.items() if days >= in_days), "s")
+    return f"{days / units.get(unit, 1 / 86400):.1f} {unit}"
 
 
 def _of_checkpoint(checkpoint: Checkpoint) -> Iterable[tuple[str, str]]:
