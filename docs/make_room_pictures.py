@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
@@ -10,8 +12,10 @@ from envs.room.env import RoomEnv
 from envs.room.film import record
 from envs.room.paths import PATHS
 from envs.room.policies import Expert
+from envs.room.touches import FLOOR
 from envs.room.violations import RECIPES, pair
 
+mpl.use("Agg")
 OUT = Path(__file__).parent / "images"
 GAP, LABEL = 6, 24
 PAPER = (255, 255, 255)
@@ -70,6 +74,40 @@ def channels() -> Image.Image:
     return tile([[frame, *pictures]], ["rgb, depth_m, segmentation, normals"])
 
 
+def poses() -> Image.Image:
+    """What is known as numbers, from above: where the camera went and looked, poses, velocities and contacts."""
+    env = RoomEnv((64, 64), task=False)
+    _, info = env.reset(seed=3, options={"num_objects": 4, "motion": "roll"})
+    truths = [info["truth"]] + [env.step(1 + 4 * (k % 4 == 3))[4]["truth"] for k in range(16)]
+    figure, axis = plt.subplots(figsize=(9, 6.5), layout="constrained")
+    cameras = np.stack([t["world_from_camera"] for t in truths])
+    axis.plot(*cameras[:, :2, 3].T, "k.-", label="world_from_camera, K")
+    for camera in cameras[::4]:
+        for side in (0.0, 64.0):
+            ray = camera[:3, :3] @ np.linalg.inv(truths[0]["K"]) @ np.array([side, 32.0, 1.0])
+            axis.plot(*zip(camera[:2, 3], camera[:2, 3] + 0.6 * ray[:2], strict=True), "k-", linewidth=0.6)
+    for slot in np.flatnonzero(truths[0]["present"])[1:]:
+        path = np.stack([t["world_from_object"][slot] for t in truths])
+        name = env.world.scene.solids[slot - 1].name
+        (line,) = axis.plot(*path[:, :2, 3].T, ".-", label=f"{name}, {truths[0]['mass_kg'][slot]:.1f} kg")
+        for pose, truth in list(zip(path, truths, strict=True))[::4]:
+            axis.quiver(*pose[:2, 3], *pose[:2, 0], color=line.get_color(), scale=25, width=0.003)
+            velocity = truth["object_velocity"][slot, :2]
+            axis.quiver(*pose[:2, 3], *velocity, color="grey", angles="xy", scale_units="xy", scale=4, width=0.003)
+    touched = np.concatenate([t["contacts"][t["contacts"][:, 0] >= 0] for t in truths])
+    between = touched[touched[:, 1] != FLOOR]
+    axis.scatter(*between[:, 2:4].T, s=8 * between[:, 8] + 10, marker="x", c="red", label="contacts but the floor's")
+    length, width, _ = env.world.scene.room_m
+    axis.set(
+        xlim=(-length / 2, length / 2), ylim=(-width / 2, width / 2), aspect="equal", xlabel="x in m", ylabel="y in m"
+    )
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.canvas.draw()
+    picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
+    plt.close(figure)
+    return picture
+
+
 def sizes() -> Image.Image:
     """One view at four frame sizes, all shown at 256."""
     pictures = []
@@ -115,5 +153,5 @@ def expert() -> Image.Image:
 
 
 if __name__ == "__main__":
-    for make in (gallery, channels, sizes, paths, violations, expert):
+    for make in (gallery, channels, poses, sizes, paths, violations, expert):
         save(make.__name__, make())

@@ -4,12 +4,17 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image, ImageDraw
 
 from envs.bounce.env import BounceEnv
 from envs.bounce.scenarios import EPISODE_FRAMES, SCENARIOS
+from envs.bounce.scene import FRAME_S
 from envs.bounce.violations import VIOLATIONS
+
+mpl.use("Agg")
 
 OUT = Path(__file__).parent / "images"
 LABEL_PX = 92
@@ -81,10 +86,50 @@ def bounce_truth() -> np.ndarray:
     return row("frame, seg-\nmentation,\nfull masks,\nvelocity", [frame, labels, *masks, np.array(arrows)])
 
 
+def bounce_channels() -> np.ndarray:
+    """Every truth channel that is a number, over an episode of two objects between walls."""
+    env = BounceEnv("billiards", (SIDE, SIDE))
+    _, info = env.reset(seed=12, options={"count": 1, "shape": "box"})
+    truths = [info["truth"]] + [env.step(k // 8 % 5)[4]["truth"] for k in range(60)]
+    t = {key: np.stack([truth[key] for truth in truths])[:, :2] for key in truths[0] if key != "contacts"}
+    seconds = FRAME_S * np.arange(len(truths))
+    figure, axes = plt.subplots(2, 3, figsize=(11, 5.6), layout="constrained")
+    for slot, name in enumerate(("agent", "box")):
+        line = {"color": f"C{slot}", "label": f"{name}, {t['mass_kg'][0, slot]:.2f} kg"}
+        axes[0, 0].plot(*t["position_m"][:, slot].T, **line)
+        axes[0, 1].plot(seconds, np.linalg.norm(t["velocity_m_per_s"][:, slot], axis=1), **line)
+        axes[0, 2].plot(seconds, t["angle_rad"][:, slot], **line)
+        axes[0, 2].plot(seconds, t["angular_velocity_rad_per_s"][:, slot], "--", color=line["color"])
+        axes[1, 0].plot(seconds, t["energy_j"][:, slot, 0], **line)
+        axes[1, 0].plot(seconds, t["energy_j"][:, slot, 1], "--", color=line["color"])
+        axes[1, 1].plot(seconds, t["momentum_kg_m_per_s"][:, slot, 0], **line)
+        axes[1, 1].plot(seconds, t["momentum_kg_m_per_s"][:, slot, 1], "--", color=line["color"])
+    for frame, truth in enumerate(truths):
+        for contact in truth["contacts"][truth["contacts"][:, 0] >= 0]:
+            _, b, x, y, nx, ny, ix, iy, time_s = contact
+            axes[0, 0].quiver(x, y, nx, ny, scale=18, width=0.006, clip_on=False)
+            colour = "black" if b >= 0 else "silver"
+            axes[1, 2].vlines(seconds[max(frame - 1, 0)] + time_s, 0, np.hypot(ix, iy), color=colour)
+    titles = ("position_m, contact points and normals", "velocity_m_per_s (length)",
+              "angle_rad, angular_velocity_rad_per_s (dashed)", "energy_j: kinetic, potential (dashed)",
+              "momentum_kg_m_per_s: x, y (dashed)", "contacts: impulse (black: between solids)")  # fmt: skip
+    for axis, title in zip(axes.flat, titles, strict=True):
+        axis.set_title(title, fontsize=9)
+    axes[0, 0].set(xlim=(0, 10), ylim=(0, 10), aspect="equal", xlabel="m")
+    axes[0, 0].legend(fontsize=8)
+    for axis in axes.flat[1:]:
+        axis.set_xlabel("s")
+    figure.canvas.draw()
+    picture = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    plt.close(figure)
+    return picture
+
+
 PICTURES: dict[str, Callable[[], np.ndarray]] = {
     "bounce_scenarios": bounce_scenarios,
     "bounce_violations": bounce_violations,
     "bounce_truth": bounce_truth,
+    "bounce_channels": bounce_channels,
 }
 
 
