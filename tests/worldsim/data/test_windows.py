@@ -94,6 +94,17 @@ def test_window_of_no_weight_at_either_end_is_never_drawn(dataset):
     assert set(batch["start"]) == set(range(8, 13))
 
 
+def test_rows_of_a_batch_are_those_of_the_whole(dataset):
+    windows = Windows(dataset, 5, batch_size=6, seed=2)
+    whole, some = windows.batch(3), windows.batch(3, slice(2, 5))
+    for name in ("frames", "rewards", "episode", "start"):
+        np.testing.assert_array_equal(some[name], whole[name][2:5])
+    assert some["captions"] == whole["captions"][2:5]
+    without = Windows(dataset, 5, batch_size=6, seed=2, frames=False).batch(3)
+    assert "frames" not in without
+    np.testing.assert_array_equal(without["start"], whole["start"])
+
+
 def test_only_the_chosen_episodes_are_drawn(dataset):
     batch = Windows(dataset, 5, batch_size=2000, seed=0, episodes=[0, 3]).batch(0)
     assert set(batch["episode"]) == {0, 3}
