@@ -1,6 +1,6 @@
 """PhyWorld's protocol: errors in and out of the training distribution, beside the render-and-track floor."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -126,6 +126,74 @@ def table(
             c for c, g in zip(cases, groups, strict=True) if g == name or (name == "out" and g not in {None, "in"})
         ]
         rows.append(_row(name, chosen, rng))
+    return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """One video of a split.
+
+    Attributes:
+        error: Its velocity error; NaN where the truth itself defines none.
+        floor: The error of the truth, tracked in the same way.
+        missing: Share of predicted body-frames that do not show the body.
+    """
+
+    error: float
+    floor: float
+    missing: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRow:
+    """One split of a table.
+
+    Attributes:
+        row: Velocity error, floor, and their ratio.
+        beyond: `row.error` over that of the first split, in distribution; NaN where there is none.
+        missing: Mean share of body-frames without the body, NaN for none.
+        missing_interval: Its 95 % bootstrap interval.
+    """
+
+    row: Row
+    beyond: float
+    missing: float
+    missing_interval: tuple[float, float]
+
+
+def split_table(splits: Mapping[str, Sequence[Moved]], *, rng: np.random.Generator | None = None) -> list[SplitRow]:
+    """Velocity error by split: in distribution, out of it along an axis, or in templates that were held out.
+
+    PhyWorld's combinatorial experiment has people count abnormal videos; bodies that are missing stand for that here.
+
+    Args:
+        splits: Name to videos; the first split is the one in distribution.
+        rng: For the bootstrap; `default_rng(0)` if absent.
+
+    Raises:
+        MeasureError: If there is no split, or one without videos.
+    """
+    if not splits or not all(splits.values()):
+        raise MeasureError(
+            expected="at least one split, each with videos",
+            got={k: len(v) for k, v in splits.items()},
+            remedy="Score some.",
+        )
+    rng = rng or np.random.default_rng(0)
+    rows: list[SplitRow] = []
+    for name, videos in splits.items():
+        row = _row(name, [Case(radii=(), speeds=(), error=v.error, floor=v.floor) for v in videos], rng)
+        missing = np.array([v.missing for v in videos if not np.isnan(v.error)])
+        none = (float("nan"), float("nan"))
+        within = rows[0].row.error if rows else row.error
+        rows.append(
+            SplitRow(
+                row=row,
+                beyond=row.error / within if within > 0 else float("nan"),
+                missing=float(missing.mean()) if len(missing) else float("nan"),
+                missing_interval=mean_interval(missing, rng=rng) if len(missing) else none,
+            )
+        )
     return rows
 
 

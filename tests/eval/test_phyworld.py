@@ -4,6 +4,7 @@ from golden import load
 
 from eval.errors import MeasureError
 from eval.physics import phyworld as pw
+from eval.physics import phyworld_table as pw_table
 
 CASES, ARRAYS = load("phyworld")
 ONE_BALL = [name for name in CASES["outputs"] if not name.startswith("collision")]
@@ -215,3 +216,19 @@ def test_floor_of_the_protocol_is_that_of_rendering_and_tracking():
     # The paper reports 0.010 for this floor at 256 pixels.
     assert published[2] == pytest.approx(0.010, abs=0.002)
     assert max(published) < 0.02
+
+
+def test_splits_are_averaged_beside_their_floor_and_the_first():
+    near = [pw_table.Moved(error=0.1, floor=0.01, missing=0.0), pw_table.Moved(error=0.3, floor=0.03, missing=0.5)]
+    far = [
+        pw_table.Moved(error=0.8, floor=0.02, missing=1.0),
+        pw_table.Moved(error=np.nan, floor=np.nan, missing=np.nan),
+    ]
+    within, beyond = pw_table.split_table({"train": near, "ood_template": far})
+    assert (within.row.error, within.row.floor, within.beyond) == pytest.approx((0.2, 0.02, 1.0))
+    assert within.missing == 0.25
+    assert within.missing_interval[0] == 0.0
+    assert (beyond.row.n, beyond.row.undefined, beyond.missing) == (1, 1, 1.0)
+    assert (beyond.row.relative, beyond.beyond) == pytest.approx((40.0, 4.0))
+    with pytest.raises(MeasureError, match="videos"):
+        pw_table.split_table({"train": []})
