@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=(), help="names of the figures wanted; all by default")
     parser.add_argument("--steps", type=int, default=100, help="timed steps of the shipped world")
     parser.add_argument("--late", type=int, default=5000, help="frames of the long episode")
-    parser.add_argument("--width", type=int, default=384, help="width of the Oasis-shaped model (released: 1024)")
+    parser.add_argument("--width", type=int, default=256, help="width of the Oasis-shaped model (released: 1024)")
     parser.add_argument("--depth", type=int, default=4, help="its depth (released: 16)")
     parser.add_argument("--grid", type=int, nargs=2, default=(18, 32), help="its latent grid (released: 18 32)")
     options = parser.parse_args()

@@ -31,7 +31,7 @@ class Dynamics:
         sampling: How frames are denoised.
 
     Raises:
-        ConfigError: If the sampling method does not suit the model's noise path.
+        ConfigError: If the sampling does not suit the model's noise path or window.
     """
 
     def __init__(self, model: VideoDiT, sampling: Sampling) -> None:
@@ -40,6 +40,12 @@ class Dynamics:
                 expected="method 'euler' (DDIM) for a model with a variance-preserving path",
                 got="'heun'",
                 remedy="Leave the method out.",
+            )
+        if sampling.sinks >= model.config.window:
+            raise ConfigError(
+                expected=f"fewer sinks than the window of {model.config.window} frames",
+                got=sampling.sinks,
+                remedy="Leave some frames to the recent past.",
             )
         self.model, self.sampling = model, sampling
         self._levels = level_grid(sampling.steps, model.path)
@@ -70,6 +76,7 @@ class Dynamics:
             heads=config.heads,
             head_dim=config.width // config.heads,
             like=self.model.patchify.weight,
+            sinks=self.sampling.sinks,
         )
         return State.blank(
             cache,
@@ -83,7 +90,7 @@ class Dynamics:
         )
 
     def check(self, state: State, fingerprint: str) -> None:
-        """Raises StateError if the state belongs to another model or another guidance."""
+        """Raises StateError if the state belongs to another model, another guidance or other sinks."""
         if state.fingerprint != fingerprint:
             raise StateError(
                 expected=f"a state of this model ({fingerprint})",
@@ -95,6 +102,12 @@ class Dynamics:
                 expected=f"a state with the evaluations {self.sampling.variants} of this guidance",
                 got=state.variants,
                 remedy="Guidance keeps a cache for each evaluation: reset under the sampling that is to be used.",
+            )
+        if state.cache.sinks != self.sampling.sinks:
+            raise StateError(
+                expected=f"a state with {self.sampling.sinks} attention sinks",
+                got=state.cache.sinks,
+                remedy="Sinks have their own slots in the cache: reset under the sampling that is to be used.",
             )
 
     def advance(
@@ -182,11 +195,18 @@ class Dynamics:
                 got=count,
                 remedy="Pass the last ones only.",
             )
-        positions = torch.arange(count, device=self.device).expand(len(state.variants) * state.num_envs, count)
-        self._fill(state, latents, actions, has_action, positions, causal_mask(count, window, device=self.device))
-        for i in range(max(0, count - window), count):
+        # Beyond the window, sinks lie at other distances for every frame: those frames are passed one by one.
+        many = min(count, window) if self.sampling.sinks else count
+        positions = torch.arange(many, device=self.device).expand(len(state.variants) * state.num_envs, many)
+        mask = causal_mask(many, window, device=self.device)
+        self._fill(state, latents[:, :many], actions[:, :many], has_action[:, :many], positions, mask)
+        for i in range(max(0, many - window), many):
             state = state.remembered(latents[:, i], actions[:, i], has_action[:, i], frame=i)
-        return state.at(count)
+        state = state.at(many)
+        for i in range(many, count):
+            action = actions[:, i : i + 1] if bool(has_action[:, i].all()) else None
+            state = self.observe(state, latents[:, i : i + 1], action)
+        return state
 
     def refreshed(self, state: State) -> State:
         """In "exact" mode, recomputes the cache in place from the window's latents once the window slides."""

@@ -29,6 +29,8 @@ class Sampling(Config):
         context_noise: Whether past frames are in fact noised to that level.
         cache: "rolling" keeps each frame's keys and values as computed when it was new, which is exact for models
             trained with windowed attention; "exact" recomputes the window once it slides, for models that were not.
+        sinks: First frames of an episode that stay in the window for ever (attention sinks, Xiao et al. 2023), as far
+            back as its oldest; "rolling" only.
     """
 
     steps: int = 2
@@ -40,6 +42,7 @@ class Sampling(Config):
     context_level: float = 0.0
     context_noise: bool = True
     cache: Literal["rolling", "exact"] = "rolling"
+    sinks: int = 0
 
     def __post_init__(self) -> None:
         if min(self.steps, self.first_steps) < 1 or not 0.0 <= self.context_level < 1.0:
@@ -59,6 +62,13 @@ class Sampling(Config):
                 expected="method 'euler' or 'heun' and cache 'rolling' or 'exact'",
                 got=f"{self.method!r} and {self.cache!r}",
                 remedy="Choose among these.",
+            )
+
+        if self.sinks < 0 or (self.sinks and self.cache == "exact"):
+            raise ConfigError(
+                expected="0 or more sinks, and cache 'rolling' with any",
+                got=f"{self.sinks} and {self.cache!r}",
+                remedy="Leave the sinks out.",
             )
 
     @property

@@ -142,7 +142,7 @@ class State:
         Raises:
             StateError: If there is none, or they belong to different models, frame sizes or guidance.
         """
-        kinds = {(s.fingerprint, tuple(s.latents.shape[1:]), s.variants) for s in states}
+        kinds = {(s.fingerprint, tuple(s.latents.shape[1:]), s.variants, s.cache.sinks) for s in states}
         if len(kinds) != 1:
             raise StateError(
                 expected="states of one model, frame size and guidance",
@@ -156,7 +156,8 @@ class State:
             parts = [t.chunk(len(first.variants), dim=axis) for t in of]
             return torch.cat([p[v] for v in range(len(first.variants)) for p in parts], dim=axis)
 
-        cache = RingCache(
+        cache = replace(
+            first.cache,
             keys=rows([s.cache.keys for s in states], 1),
             values=rows([s.cache.values for s in states], 1),
             frame=rows([s.cache.frame for s in states], 0),
@@ -221,7 +222,12 @@ class State:
         """
         path = Path(path)
         work = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        meta = {"format": _FORMAT, "fingerprint": self.fingerprint, "variants": json.dumps(self.variants)}
+        meta = {
+            "format": _FORMAT,
+            "fingerprint": self.fingerprint,
+            "variants": json.dumps(self.variants),
+            "sinks": str(self.cache.sinks),
+        }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -249,7 +255,7 @@ class State:
         if meta.get("format") != _FORMAT:
             raise _not_a_state(path, "another kind of file")
         try:
-            cache = RingCache(*(tensors.pop(f"cache.{k}") for k in _CACHE))
+            cache = RingCache(*(tensors.pop(f"cache.{k}") for k in _CACHE), sinks=int(meta["sinks"]))
             state = cls(
                 cache=cache,
                 text=tensors.pop("text", None),

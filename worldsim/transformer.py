@@ -180,8 +180,11 @@ class VideoDiT(nn.Module):
         batch = len(cache.frame)
         action = self._action_embedding(batch, 1, conditions)
         c = self._condition(levels.expand(batch, -1), conditions, action)
+        # Sinks stay as far away as the oldest frames of a window that has just filled: a distance known from training.
+        nearest = cache.frame.clamp(max=cache.window - 1)
         return Plan(
             time=temporal_rotation(cache.frame[:, None], self._head_dim, dtype=c.dtype),
+            sink_time=temporal_rotation(nearest[:, None], self._head_dim, dtype=c.dtype) if cache.sinks else None,
             action_token=self._action_token(action),
             modulations=[m.split(1, dim=1) for m in self._modulations(c)],
             ends=self._end(c).split(1, dim=1),
@@ -201,7 +204,7 @@ class VideoDiT(nn.Module):
             The prediction (B, 1, C, h, w), of the configured kind.
         """
         x, grid = self._tokens(latent, plan.action_token)
-        layout = StepLayout(grid, plan.time, cache)
+        layout = StepLayout(grid, plan.time, cache, plan.sink_time)
         hidden = self._modulated(x, plan.modulations_of(index), layout, plan.text_keys)
         return self._unpatched(self._patches(hidden, plan.ends[index], layout), latent)
 
@@ -212,7 +215,7 @@ class VideoDiT(nn.Module):
             The last hidden tokens (B, 1, N, D), or None for a model without outcome heads.
         """
         x, grid = self._tokens(latent, plan.action_token)
-        layout = StepLayout(grid, plan.time, cache)
+        layout = StepLayout(grid, plan.time, cache, plan.sink_time)
         if self.outcome is not None:
             return self._modulated(x, plan.modulations_of(index), layout, plan.text_keys)
         self._remember(x, plan.modulations_of(index), layout, plan.text_keys)

@@ -1,10 +1,13 @@
 """The ring cache against a plain list of frames."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worldsim.nn.blocks import StepLayout
 from worldsim.nn.cache import RingCache
+from worldsim.nn.rope import rotate, temporal_rotation
 
 BLOCKS, TOKENS, HEADS, DIM = 2, 3, 2, 4
 
@@ -58,6 +61,33 @@ def test_a_step_sees_the_last_frames_of_its_own_sequence(window, ages, steps):
                     for n in range(TOKENS)
                 ]
                 assert _seen(keys, values, mask, row) == expected
+        cache = cache.advanced()
+
+
+@pytest.mark.parametrize(("window", "sinks"), [(4, 1), (4, 3), (3, 0), (5, 2)])
+def test_attention_over_sinks_and_the_latest_frames_is_its_definition(window, sinks):
+    """The first frames and the latest ones, placed one after another as in a window that has just filled."""
+    frames, heads, dim = 3 * window, 2, 4
+    generator = torch.Generator().manual_seed(window + sinks)
+    q, k, v = torch.randn(3, frames, TOKENS, heads, dim, dtype=torch.float64, generator=generator)
+    cache = RingCache.empty(
+        1, blocks=1, tokens=TOKENS, window=window, heads=heads, head_dim=dim, like=q.new_zeros(()), sinks=sinks
+    )
+
+    def turned(x, positions):
+        return rotate(x, temporal_rotation(torch.as_tensor(positions), dim, dtype=torch.float64)[..., None, None, :])
+
+    for t in range(frames):
+        time, near = (
+            temporal_rotation(torch.tensor([[at]]), dim, dtype=torch.float64) for at in (t, min(t, window - 1))
+        )
+        layout = StepLayout(torch.zeros(TOKENS, 0), time, cache, near if sinks else None)
+        found = layout.temporal(torch.stack((q[t], k[t]), dim=-3)[None, None], v[t][None, None])[0, 0]
+        seen = [*range(min(sinks, t + 1)), *range(max(sinks, t - (window - sinks) + 1), t + 1)]
+        places = range(len(seen))
+        scores = torch.einsum("nhd,mnhd->nhm", turned(q[t], len(seen) - 1), turned(k[seen], places)) / dim**0.5
+        expected = torch.einsum("nhm,mnhd->nhd", scores.softmax(-1), v[seen])
+        torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
         cache = cache.advanced()
 
 

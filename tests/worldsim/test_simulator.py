@@ -142,6 +142,33 @@ def test_exact_and_rolling_differ_once_the_window_slides():
     assert (rolling[:, WINDOW:] - exact[:, WINDOW:]).abs().max() > 100 * TOLERANCE
 
 
+SINKS = Sampling(steps=1, first_steps=2, sinks=2)
+
+
+def test_sinks_matter_once_the_window_slides():
+    actions = [np.array([i % 3]) for i in range(FRAMES)]
+    with_sinks, _ = _rollout(simulator(sampling=SINKS), actions, envs=1)
+    without, _ = _rollout(simulator(sampling=replace(SINKS, sinks=0)), actions, envs=1)
+    torch.testing.assert_close(with_sinks[:, :WINDOW], without[:, :WINDOW], atol=TOLERANCE, rtol=0)
+    assert (with_sinks[:, WINDOW:] - without[:, WINDOW:]).abs().max() > 100 * TOLERANCE
+
+
+def test_frames_given_beyond_a_window_with_sinks_are_as_good_as_frames_seen_one_by_one():
+    sim = simulator(sampling=SINKS)
+    state, _ = sim.reset(text="a red ball", seed=3)
+    latents, acts = [state.recent(1)[0]], [0, 1, 2] * WINDOW
+    for action in acts:
+        state = sim.step(state, np.array([action])).state
+        latents.append(state.recent(1)[0])
+    vectors = torch.cat((torch.zeros(1, 3), torch.eye(3)[acts]))[None]
+    known = torch.arange(len(latents))[None] > 0
+    blank = sim.dynamics.blank([3], ["a red ball"], (SIZE[0] // 8, SIZE[1] // 8), fingerprint=sim.fingerprint)
+    again = sim.dynamics.prefill(blank, torch.cat(latents, dim=1), vectors, known)
+    torch.testing.assert_close(again.cache.keys, state.cache.keys, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(again.cache.values, state.cache.values, atol=TOLERANCE, rtol=0)
+    assert torch.equal(again.frame, state.frame)
+
+
 @pytest.mark.parametrize("cache", ["rolling", "exact"])
 def test_given_frames_are_as_good_as_frames_seen_one_by_one(cache):
     """Prefilling equals stepping: the next frame after given ones is that of a cache filled frame by frame."""
@@ -522,6 +549,18 @@ def test_states_of_other_models_or_guidance_are_refused():
         text.step(action.reset()[0], np.array([0]))
 
 
+def test_sinks_are_kept_with_the_state(tmp_path):
+    sim = simulator(sampling=SINKS)
+    state, _ = sim.reset(num_envs=2)
+    assert State.load(state.save(tmp_path / "state.safetensors")).cache.sinks == 2
+    with pytest.raises(StateError, match="2 attention sinks"):
+        sim.step(PLAIN.reset(num_envs=2)[0], np.array([0, 0]))
+    with pytest.raises(StateError, match="one model"):
+        State.join([state, PLAIN.reset()[0]])
+    with pytest.raises(ConfigError, match="fewer sinks than the window"):
+        simulator(sampling=replace(SINKS, sinks=WINDOW))
+
+
 def test_a_blank_state_has_nothing_to_observe():
     blank = PLAIN.dynamics.blank([0], [None], (4, 2), fingerprint=PLAIN.fingerprint)
     with pytest.raises(StateError, match="seen a frame"):
@@ -535,6 +574,8 @@ def test_a_blank_state_has_nothing_to_observe():
         {"context_level": 1.0},
         {"damping": 0.0},
         {"first_steps": 0},
+        {"sinks": -1},
+        {"sinks": 1, "cache": "exact"},
         {"text_guidance": float("nan")},
         {"method": "magic"},
         {"cache": "none"},

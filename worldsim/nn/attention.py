@@ -40,6 +40,30 @@ def attend(q_BNHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, mask: Tensor | None =
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
 
 
+def attend_with_sinks(
+    q_BNHD: Tensor, q_sink_BNHD: Tensor, k_BMHD: Tensor, v_BMHD: Tensor, sinks: int, mask: Tensor | None = None
+) -> Tensor:
+    """As `attend`, with other queries for the first keys (attention sinks, Xiao et al. 2023).
+
+    Args:
+        q_BNHD: Queries (B, N, H, D).
+        q_sink_BNHD: Queries to the first `sinks` keys: the same ones, rotated to another position.
+        k_BMHD: Keys (B, M, H, D).
+        v_BMHD: Values (B, M, H, D).
+        sinks: At most M.
+        mask: As for `attend`.
+
+    Returns:
+        (B, N, H, D).
+    """
+    q, q_sink, k, v = (x.transpose(1, 2) for x in (q_BNHD, q_sink_BNHD, k_BMHD, v_BMHD))
+    keys = k.transpose(-1, -2)
+    scores = torch.cat((q_sink @ keys[..., :sinks], q @ keys[..., sinks:]), dim=-1) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return (scores.softmax(dim=-1) @ v).transpose(1, 2)
+
+
 def _attend_by_products(q_BHND: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, mask: Tensor | None) -> Tensor:
     scores = (q_BHND * q_BHND.shape[-1] ** -0.5) @ k_BHMD.transpose(-1, -2)
     if mask is not None:

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldsim.nn.attention import Packing, attend, attend_packed
+from worldsim.nn.attention import Packing, attend, attend_packed, attend_with_sinks
+from worldsim.nn.cache import RingCache
 from worldsim.nn.rope import rotate
 
 HALVES, PARTS = 2, 6  # a block's spatial and temporal half; shift, scale and gate of attention and MLP
@@ -229,23 +230,36 @@ class StepLayout(DenseLayout):
         grid: As in `DenseLayout`.
         time: (B, 1, ...) rotation of the new frame of each sequence.
         cache: The ring cache; the new frame's keys and values go into its current slot.
+        sink_time: Like `time`, the rotation of queries to attention sinks; None where the cache has none.
     """
 
-    def __init__(self, grid: Tensor, time: Tensor, cache) -> None:  # noqa: ANN001
+    def __init__(self, grid: Tensor, time: Tensor, cache: RingCache, sink_time: Tensor | None = None) -> None:
         super().__init__(grid, time, None)
         self.cache = cache
+        self.sink_time = None if sink_time is None else sink_time[:, :, None, None]
 
     def temporal(self, qk: Tensor, v: Tensor) -> Tensor:
         """See `Layout`."""
         q, k = rotate(qk, self.time).unbind(-3)
         keys, values, mask = self.cache.put(self.block, k[:, 0], v[:, 0])
         b, n = q.shape[0], q.shape[2]
-        out = attend(q.transpose(1, 2).flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1), mask)
+        keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+        if self.sink_time is None:
+            out = attend(_one_by_one(q), keys, values, mask)
+        else:
+            sinks = min(self.cache.sinks, keys.shape[1])
+            to_sinks = _one_by_one(rotate(qk[..., 0, :, :], self.sink_time))
+            out = attend_with_sinks(_one_by_one(q), to_sinks, keys, values, sinks, mask)
         return out.reshape(b, n, 1, *out.shape[2:]).transpose(1, 2)
 
     def remember(self, qk: Tensor, v: Tensor) -> None:
         """See `DenseLayout`."""
         self.cache.put(self.block, rotate(qk[..., 1, :, :], self.time.squeeze(-3))[:, 0], v[:, 0])
+
+
+def _one_by_one(q: Tensor) -> Tensor:
+    """(B, 1, N, H, D) to (B N, 1, H, D)."""
+    return q.transpose(1, 2).flatten(0, 1)
 
 
 class PackedLayout:

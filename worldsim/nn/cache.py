@@ -20,20 +20,31 @@ class RingCache:
         keys: (blocks, B, N, H, window, D).
         values: The same.
         frame: (B,) int64, index of the frame that the current slot belongs to; frames below it are in the past.
+        sinks: Slots that keep the first frames for ever; the other window - sinks hold the latest ones.
     """
 
     keys: Tensor
     values: Tensor
     frame: Tensor
+    sinks: int = 0
 
     @classmethod
     def empty(
-        cls, batch: int, *, blocks: int, tokens: int, window: int, heads: int, head_dim: int, like: Tensor
+        cls,
+        batch: int,
+        *,
+        blocks: int,
+        tokens: int,
+        window: int,
+        heads: int,
+        head_dim: int,
+        like: Tensor,
+        sinks: int = 0,
     ) -> Self:
         """A cache in which no frame has been seen."""
         shape = (blocks, batch, tokens, heads, window, head_dim)
         frame = torch.zeros(batch, dtype=torch.int64, device=like.device)
-        return cls(like.new_zeros(shape), like.new_zeros(shape), frame)
+        return cls(like.new_zeros(shape), like.new_zeros(shape), frame, sinks)
 
     @property
     def window(self) -> int:
@@ -55,14 +66,22 @@ class RingCache:
     @cached_property
     def _current(self) -> tuple[Any, Any, int, Tensor | None]:
         """Rows and slots to write the current frame to; slots to read, and which of them each sequence has seen."""
-        ages = self.frame.tolist()
+        ages, slots = self.frame.tolist(), self.slots(self.frame)
         if len(set(ages)) == 1:  # the usual case, and far quicker to write and to read
-            return slice(None), ages[0] % self.window, min(ages[0] + 1, self.window), None
+            return slice(None), int(slots[0]), min(ages[0] + 1, self.window), None
         mask = None
         if min(ages) < self.window - 1:
             seen = torch.arange(self.window, device=self.frame.device) <= self.frame[:, None]
             mask = seen[:, None].expand(-1, self.keys.shape[2], -1).flatten(0, 1)[:, None, None]
-        return torch.arange(len(ages), device=self.frame.device), self.frame % self.window, self.window, mask
+        return torch.arange(len(ages), device=self.frame.device), slots, self.window, mask
+
+    def slots(self, frames: Tensor) -> Tensor:
+        """Where frames are kept; int64 of any shape."""
+        if not self.sinks:
+            return frames % self.window
+        return torch.where(
+            frames < self.window, frames, self.sinks + (frames - self.sinks) % (self.window - self.sinks)
+        )
 
     def put(self, block: int, k_BNHD: Tensor, v_BNHD: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Writes the current frame's keys and values in place.
@@ -85,11 +104,12 @@ class RingCache:
             block: Which block's cache.
             k_BFNHD: Rotated keys (B, F, N, H, D).
             v_BFNHD: Values, like the keys.
-            positions: (B, F) consecutive frame indices; negative ones stand for frames that never were.
+            positions: (B, F) consecutive frame indices; negative ones stand for frames that never were. With sinks the
+                first is 0, and there are at most `window`.
         """
         k, v, positions = k_BFNHD[:, -self.window :], v_BFNHD[:, -self.window :], positions[:, -self.window :]
         rows = torch.arange(len(positions), device=positions.device)[:, None].expand_as(positions)
         real = positions >= 0
-        rows, slots = rows[real], (positions % self.window)[real]
+        rows, slots = rows[real], self.slots(positions)[real]
         self.keys[block][rows, :, :, slots] = k[real].to(self.keys.dtype)
         self.values[block][rows, :, :, slots] = v[real].to(self.values.dtype)

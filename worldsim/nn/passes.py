@@ -68,6 +68,7 @@ class Plan:
 
     Attributes:
         time: (B, 1, ...) rotation of the frame.
+        sink_time: The same, of its queries to attention sinks; None for a cache without.
         action_token: (B, 1, 1, D), or None.
         modulations: For each block one tensor (B, 1, 12, D) a pass.
         ends: (B, 1, 2, D) a pass: shift and scale before the projection to latents.
@@ -75,6 +76,7 @@ class Plan:
     """
 
     time: Tensor
+    sink_time: Tensor | None
     action_token: Tensor | None
     modulations: Sequence[Sequence[Tensor]]
     ends: Sequence[Tensor]
