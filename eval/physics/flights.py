@@ -229,10 +229,7 @@ def _swing(tracks: Tracks) -> np.ndarray:
     left, right, top, bottom = np.moveaxis(tracks.extent_px, -1, 0)
     x, y = np.moveaxis(tracks.centroid_px, -1, 0)
     reach = np.stack([x - left, right - x, y - top, bottom - y], axis=-1)
-    # Beside a neighbour its pixels count as the object's own: the outline is read where nothing is near, if ever.
-    alone = tracks.whole & (tracks.around.gap_px > GAP_ERROR_PX)
-    alone = np.where(alone.sum(axis=0) >= MIN_FIT, alone, tracks.whole)
-    reach = np.where(alone[..., None], reach, np.nan)
+    reach = np.where(tracks.whole[..., None], reach, np.nan)
     swing = np.zeros((len(reach) - 1, len(tracks)))
     for k in np.flatnonzero(tracks.whole.any(axis=0)):
         furthest, nearest = np.nanmax(reach[:, k], axis=0), np.nanmin(reach[:, k], axis=0)
