@@ -208,7 +208,14 @@ def evidence(per_frame: np.ndarray, context: int) -> np.ndarray:
     return shown
 
 
-@evaluator("psnr", suite="fidelity", unit="dB", better="higher", needs=("reference",))
+@evaluator(
+    "psnr",
+    suite="fidelity",
+    unit="dB",
+    better="higher",
+    needs=("reference",),
+    claims=("late", "softening", "grain", "fading"),
+)
 def psnr_score(clip: Clip, *, context: int = 1, ceiling_db: float = 100.0) -> Measurement:
     """Peak signal-to-noise ratio to the true video, mean over predicted frames.
 
@@ -228,7 +235,9 @@ def psnr_score(clip: Clip, *, context: int = 1, ceiling_db: float = 100.0) -> Me
     )
 
 
-@evaluator("ssim", suite="fidelity", unit="1", better="higher", needs=("reference",))
+@evaluator(
+    "ssim", suite="fidelity", unit="1", better="higher", needs=("reference",), claims=("late", "softening", "grain")
+)
 def ssim_score(clip: Clip, *, context: int = 1) -> Measurement:
     """Structural similarity to the true video, mean over predicted frames."""
     frames, reference = paired(clip, context)
@@ -246,7 +255,14 @@ def ssim_score(clip: Clip, *, context: int = 1) -> Measurement:
     )
 
 
-@evaluator("divergence_horizon", suite="fidelity", unit="s", better="higher", needs=("reference",))
+@evaluator(
+    "divergence_horizon",
+    suite="fidelity",
+    unit="s",
+    better="higher",
+    needs=("reference",),
+    claims=("impulse",),
+)
 def divergence_horizon_score(
     clip: Clip,
     *,

@@ -259,13 +259,20 @@ def _degenerate_figures(own: Sequence[Trial], name: str, degeneration: str) -> d
     at = [t for t in own if t.kind == "degenerate" and t.name == degeneration]
     wins = 0
     for trial in at:
-        true, made = trial.lawful[name].normalised, trial.changed[name].normalised
+        true, made = (_goodness(r[name]) for r in (trial.lawful, trial.changed))
         wins += true is not None and made is not None and made > true + 1e-9
     return {
         "clips": len(at),
         "measured": sum(t.changed[name].badness is not None for t in at),
         "beats_true": wins / len(at) if at else None,
     }
+
+
+def _goodness(reading: Reading) -> float | None:
+    """The 0-1 scale, or the value where there is none; more is better."""
+    if reading.normalised is not None or reading.badness is None:
+        return reading.normalised
+    return -reading.badness
 
 
 # --- judging ----------------------------------------------------------------------------------------------------------
@@ -278,7 +285,10 @@ def _failures(evaluator: Evaluator, figures: Mapping[str, Any], required: Requir
     lawful = figures["lawful"]
     if lawful["alarm_rate"] is not None and lawful["alarm_rate"] > required.false_alarms:
         failures.append(f"{lawful['alarms']} of {lawful['measured']} lawful clips raise an alarm")
-    if lawful["normalised_mean"] is None or lawful["normalised_mean"] < required.ceiling:
+    if not lawful["measured"]:
+        failures.append("no lawful clip could be measured")
+    # Measures without a 0-1 scale enter no aggregate; there is no top to reach.
+    elif lawful["normalised_mean"] is not None and lawful["normalised_mean"] < required.ceiling:
         failures.append(f"lawful clips reach {lawful['normalised_mean']}, not {required.ceiling}")
     for nuisance, found in figures["nuisances"].items():
         area = found["auroc"]

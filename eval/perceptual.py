@@ -82,7 +82,14 @@ class PerceptualFeature:
             return torch.cat(last).mean(dim=0).double().numpy()
 
 
-@evaluator("perceptual", suite="fidelity", unit="1", better="lower", needs=("reference",))
+@evaluator(
+    "perceptual",
+    suite="fidelity",
+    unit="1",
+    better="lower",
+    needs=("reference",),
+    claims=("late", "softening", "grain"),
+)
 def perceptual_score(clip: Clip, *, context: int = 1, batch: int = 8) -> Measurement:
     """Perceptual distance (shift-tolerant LPIPS) to the true video, mean over predicted frames."""
     frames, reference = paired(clip, context)

@@ -1,7 +1,8 @@
 """Picture quality without weights or reference: flicker, freeze, blur, mid-frame and warping error, and dynamics.
 
-None of these is a law of physics, and a still video would win most of them; therefore `dynamics` stands beside, and
-`freeze`, `mid_frame` and `warping` refuse a video that does not move. Each measure is also a plain function on frames.
+None of these is a law of physics, and a still video would win all of them; therefore they refuse a video in which
+nothing changes, and `dynamics` stands beside. What each measure claims to see is planted in clips and found again by
+`worldsim validate --world quality`.
 """
 
 import cv2
@@ -10,16 +11,21 @@ from scipy import ndimage
 
 from eval.clip import Clip
 from eval.errors import MeasureError
+from eval.optical_flow import MIN_SIDE_PX, consistent, explained, flow, warp
 from eval.score import Measurement, Unmeasurable, evaluator
 from eval.uncertainty import standard_error
 
 # Mean absolute change in levels below which a pair of frames shows no motion.
 STILL_LEVELS = 0.05
-MIN_SIDE_PX = 16
 # A pixel moves if its optical flow is longer.
 MOVING_PX = 0.25
-FLOW_SIDE_PX = 128
-MAX_FLOW_SIDE_PX = 512
+# Of `blur`: a straight edge drawn over one pixel in between, which is as crisp as pixels show without stairs.
+CRISP = 0.6
+# A picture that hung for a frame moves twice as far in the next.
+CATCH_UP = 1.5
+ROUNDING_LEVELS = 0.5
+FLICKER_FRAMES = 5
+NOTHING_MOVES = "nothing moves in the whole clip; see `dynamics`"
 
 
 def luminance(frames: np.ndarray) -> np.ndarray:
@@ -40,13 +46,14 @@ def luminance(frames: np.ndarray) -> np.ndarray:
 def flicker_levels(frames: np.ndarray) -> np.ndarray:
     """Alternation of the picture's mean luminance, trend removed, per frame (T,) in levels.
 
-    A quarter of the second difference of the mean luminance: the amplitude of an alternation between successive frames.
-    A steady change of exposure has none, and what moving objects change of the mean is smooth.
+    A sixteenth of the fourth difference of the mean luminance: the amplitude of an alternation between successive
+    frames. What moving bodies, cameras and exposure change of the mean is smooth, and passes up to a cubic in time, so
+    that few frames per second are no flicker. NaN for the first and last two frames.
     """
     mean = luminance(frames).mean(axis=(1, 2)).astype(float)
     amplitude = np.full(len(mean), np.nan)
-    if len(mean) >= 3:
-        amplitude[1:-1] = np.abs(mean[2:] - 2.0 * mean[1:-1] + mean[:-2]) / 4.0
+    if len(mean) >= FLICKER_FRAMES:
+        amplitude[2:-2] = np.abs(np.diff(mean, n=4)) / 16.0
     return amplitude
 
 
@@ -70,43 +77,15 @@ def sharpness(frames: np.ndarray) -> np.ndarray:
     return result
 
 
-def flow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Dense optical flow (H, W, 2) in pixels from luminance a to b (H, W), by DIS.
-
-    Kroeger et al., Fast optical flow using dense inverse search, ECCV 2016, as in OpenCV. Small frames are enlarged
-    first: the method works on patches of 8 pixels.
-    """
-    height, width = a.shape
-    scale = max(1.0, FLOW_SIDE_PX / min(height, width))
-    scale = min(scale, MAX_FLOW_SIDE_PX / max(height, width))
-    size = max(MIN_SIDE_PX, round(width * scale)), max(MIN_SIDE_PX, round(height * scale))
-    first, second = (_levels(cv2.resize(p, size, interpolation=cv2.INTER_LINEAR)) for p in (a, b))
-    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    found = dis.calc(first, second, np.zeros((size[1], size[0], 2), np.float32))
-    back = cv2.resize(np.asarray(found), (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.asarray(back * np.array([width / size[0], height / size[1]], np.float32))
-
-
-def warp(picture: np.ndarray, displacement: np.ndarray) -> np.ndarray:
-    """The picture (H, W) read at x + displacement (H, W, 2), bilinear; NaN outside."""
-    height, width = picture.shape
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(
-        picture,
-        x + displacement[..., 0],
-        y + displacement[..., 1],
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=float("nan"),
-    )
-
-
-@evaluator("flicker", suite="quality", unit="levels", better="lower")
+@evaluator("flicker", suite="quality", unit="levels", better="lower", claims=("alternation",), version=2)
 def flicker(clip: Clip) -> Measurement:
     """Mean amplitude of alternating brightness from frame to frame, slow changes removed; levels of 255."""
-    _need_frames(clip, 3)
-    per_frame = flicker_levels(clip.frames)
-    values = per_frame[1:-1]
+    _need_frames(clip, FLICKER_FRAMES)
+    _need_change(clip)
+    # Half a level is what rounding, noise and compression do to the mean of a frame.
+    amplitude = flicker_levels(clip.frames)
+    per_frame = np.where(amplitude <= ROUNDING_LEVELS, 0.0, amplitude)
+    values = per_frame[2:-2]
     return Measurement(
         value=float(values.mean()),
         # One level is the rounding of the picture, ten are seen by anyone.
@@ -118,33 +97,42 @@ def flicker(clip: Clip) -> Measurement:
     )
 
 
-@evaluator("freeze", suite="quality", unit="share", better="lower")
+@evaluator("freeze", suite="quality", unit="share", better="lower", claims=("stutter",), version=2)
 def freeze(clip: Clip) -> Measurement:
-    """Share of frame pairs in which the picture stands still, in a video that moves otherwise."""
+    """Share of frame pairs in which the picture hangs: it stands still, then jumps to where it would have been.
+
+    A picture that rests and goes on as before, or rests to the end, may show bodies or a camera at rest: these pairs
+    are counted in `details["resting"]` only.
+    """
     _need_frames(clip, 3)
     change = frame_change(clip.frames)
     usual = float(np.percentile(change, 90))
     if usual < STILL_LEVELS:
-        raise Unmeasurable("inapplicable", "nothing moves in the whole clip; see `dynamics`")
+        raise Unmeasurable("inapplicable", NOTHING_MOVES)
+    _need_size(clip)
     # Less than a twentieth of the clip's usual change, however small that is.
-    frozen = change < 0.05 * usual
-    share = float(frozen.mean())
-    per_frame = np.concatenate([[np.nan], change])
+    still = change < 0.05 * usual
+    hung = np.zeros(len(change), bool)
+    for start, stop in _runs(still):
+        hung[start:stop] = _catches_up(clip.frames, start, stop)
+    share = float(hung.mean())
     return Measurement(
         value=share,
         normalised=1.0 - share,
         uncertainty=float(np.sqrt(share * (1 - share) / len(change))),
         coverage=len(change) / len(clip),
-        per_frame=per_frame,
-        offending=tuple(int(t) + 1 for t in np.flatnonzero(frozen)),
+        per_frame=np.concatenate([[np.nan], change]),
+        offending=tuple(int(t) + 1 for t in np.flatnonzero(hung)),
+        details={"resting": float((still & ~hung).mean())},
     )
 
 
-@evaluator("blur", suite="quality", unit="share", better="lower")
+@evaluator("blur", suite="quality", unit="share", better="lower", claims=("softening",), version=2)
 def blur(clip: Clip) -> Measurement:
     """One minus the share of gradient energy that re-blurring removes: 0 crisp, near 1 washed out."""
     if min(clip.frames.shape[1:3]) < MIN_SIDE_PX:
         raise Unmeasurable("insufficient", f"frames under {MIN_SIDE_PX} px a side")
+    _need_change(clip)
     per_frame = 1.0 - sharpness(clip.frames)
     known = np.isfinite(per_frame)
     if not known.any():
@@ -154,7 +142,7 @@ def blur(clip: Clip) -> Measurement:
     start = float(np.mean(per_frame[known][: max(1, known.sum() // 10)]))
     return Measurement(
         value=value,
-        normalised=float(np.clip(1.0 - value, 0.0, 1.0)),
+        normalised=float(np.clip((1.0 - value) / (1.0 - CRISP), 0.0, 1.0)),
         uncertainty=standard_error(per_frame[known]),
         coverage=float(known.mean()),
         per_frame=per_frame,
@@ -189,29 +177,35 @@ def dynamics(clip: Clip) -> Measurement:
     )
 
 
-@evaluator("mid_frame", suite="quality", unit="levels", better="lower")
+@evaluator("mid_frame", suite="quality", unit="levels", better="lower", claims=("jitter", "swapped"), version=2)
 def mid_frame(clip: Clip) -> Measurement:
     """Error of predicting each frame from its two neighbours by half their flow, in levels, where something moves.
 
-    Smooth motion is predictable from both sides; popping, jitter and teleporting texture are not. As VBench's motion
-    smoothness (Huang et al., CVPR 2024), with optical flow in place of a learned interpolator.
+    Smooth motion is predictable from both sides; jitter and frames out of order are not. As VBench's motion smoothness
+    (Huang et al., CVPR 2024), with optical flow in place of a learned interpolator. Pixels whose flow is not the same
+    forth and back, or does not lead to the same brightness, are left out.
     """
     _need_frames(clip, 3)
     _need_size(clip)
     luma = luminance(clip.frames)
     per_frame, still = np.full(len(clip), np.nan), np.full(len(clip), np.nan)
     for t in range(1, len(clip) - 1):
-        forward, backward = flow(luma[t - 1], luma[t + 1]), flow(luma[t + 1], luma[t - 1])
+        before, now, after = luma[t - 1 : t + 2]
         changed = _changed(luma[t - 1 : t + 2])
         if not changed.any():
             continue
-        middle = 0.5 * (warp(luma[t - 1], 0.5 * backward) + warp(luma[t + 1], 0.5 * forward))
-        per_frame[t] = float(np.nanmean(np.abs(middle - luma[t])[changed]))
-        still[t] = float(np.abs(0.5 * (luma[t - 1] + luma[t + 1]) - luma[t])[changed].mean())
+        forward, backward = flow(before, after), flow(after, before)
+        middle = 0.5 * (warp(before, 0.5 * backward) + warp(after, 0.5 * forward))
+        known = warp(explained(before, after, forward, backward).astype(np.float32), 0.5 * forward) > 0.5
+        known &= warp(explained(after, before, backward, forward).astype(np.float32), 0.5 * backward) > 0.5
+        chosen = changed & known & np.isfinite(middle)
+        if chosen.any():
+            per_frame[t] = float(np.abs(middle - now)[chosen].mean())
+            still[t] = float(np.abs(0.5 * (before + after) - now)[chosen].mean())
     return _relative_error(per_frame, still)
 
 
-@evaluator("warping", suite="quality", unit="levels", better="lower")
+@evaluator("warping", suite="quality", unit="levels", better="lower", claims=("grain",))
 def warping(clip: Clip) -> Measurement:
     """Error of carrying each frame to the next by their optical flow, in levels, where something moves.
 
@@ -223,12 +217,15 @@ def warping(clip: Clip) -> Measurement:
     luma = luminance(clip.frames)
     per_frame, still = np.full(len(clip), np.nan), np.full(len(clip), np.nan)
     for t in range(1, len(clip)):
-        forward, backward = flow(luma[t - 1], luma[t]), flow(luma[t], luma[t - 1])
-        visible = _changed(luma[t - 1 : t + 1]) & _consistent(forward, backward)
-        if not visible.any():
+        changed = _changed(luma[t - 1 : t + 1])
+        if not changed.any():
             continue
-        per_frame[t] = float(np.nanmean(np.abs(warp(luma[t - 1], backward) - luma[t])[visible]))
-        still[t] = float(np.abs(luma[t - 1] - luma[t])[visible].mean())
+        forward, backward = flow(luma[t - 1], luma[t]), flow(luma[t], luma[t - 1])
+        made = np.abs(warp(luma[t - 1], backward) - luma[t])
+        visible = changed & consistent(forward, backward) & np.isfinite(made)
+        if visible.any():
+            per_frame[t] = float(made[visible].mean())
+            still[t] = float(np.abs(luma[t - 1] - luma[t])[visible].mean())
     return _relative_error(per_frame, still)
 
 
@@ -236,7 +233,7 @@ def _relative_error(per_frame: np.ndarray, still: np.ndarray) -> Measurement:
     """The mean error; normalised by what repeating frames would give, so that it does not reward low contrast."""
     known = np.isfinite(per_frame) & np.isfinite(still)
     if not known.any():
-        raise Unmeasurable("inapplicable", "nothing moves, so there is no motion to predict")
+        raise Unmeasurable("inapplicable", NOTHING_MOVES)
     value, baseline = float(per_frame[known].mean()), float(still[known].mean())
     return Measurement(
         value=value,
@@ -255,17 +252,6 @@ def _changed(luma: np.ndarray) -> np.ndarray:
     return ndimage.binary_dilation(moved, iterations=2) if moved.any() else moved
 
 
-def _consistent(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
-    """Sundaram et al. (ECCV 2010): forward and backward flow cancel up to 1 % of their squared lengths plus 0.5."""
-    there = np.stack([warp(np.ascontiguousarray(forward[..., c]), backward) for c in (0, 1)], axis=-1)
-    apart = np.sum((there + backward) ** 2, axis=-1)
-    return apart < 0.01 * (np.sum(there**2, axis=-1) + np.sum(backward**2, axis=-1)) + 0.5
-
-
-def _levels(picture: np.ndarray) -> np.ndarray:
-    return np.clip(np.round(picture), 0, 255).astype(np.uint8)
-
-
 def _gradient_energy(picture: np.ndarray) -> float:
     return float(np.mean(np.diff(picture, axis=0) ** 2) + np.mean(np.diff(picture, axis=1) ** 2))
 
@@ -276,6 +262,34 @@ def _outliers(per_frame: np.ndarray, least: float) -> tuple[int, ...]:
     middle = float(np.median(known))
     spread = 1.4826 * float(np.median(np.abs(known - middle)))
     return tuple(int(t) for t in np.flatnonzero(per_frame > middle + max(5.0 * spread, least)))
+
+
+def _runs(chosen: np.ndarray) -> list[tuple[int, int]]:
+    """Start and stop of each run of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], chosen.astype(np.int8), [0]])))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def _catches_up(frames: np.ndarray, start: int, stop: int) -> bool:
+    """Whether a picture that stands still from frame `start` to `stop` then moves further than before and after."""
+    if start == 0 or stop + 1 >= len(frames):
+        return False
+    around = {t: _speed(frames[t : t + 2]) for t in (start - 1, stop, stop + 1) if t + 1 < len(frames)}
+    usual = max(around[start - 1], around.get(stop + 1, 0.0))
+    return usual > 0 and around[stop] > CATCH_UP * usual
+
+
+def _speed(frames: np.ndarray) -> float:
+    """Median optical flow of the pixels that move between two frames, in pixels."""
+    first, second = luminance(frames)
+    lengths = np.linalg.norm(flow(first, second), axis=-1)
+    moving = (lengths > MOVING_PX) & _changed(np.stack([first, second]))
+    return float(np.median(lengths[moving])) if moving.any() else 0.0
+
+
+def _need_change(clip: Clip) -> None:
+    if len(clip) < 2 or float(np.percentile(frame_change(clip.frames), 90)) < STILL_LEVELS:
+        raise Unmeasurable("inapplicable", NOTHING_MOVES)
 
 
 def _need_frames(clip: Clip, least: int) -> None:

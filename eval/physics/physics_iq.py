@@ -201,7 +201,14 @@ def physics_iq(
     )
 
 
-@evaluator("physics_iq_agreement", suite="fidelity", unit="share", better="higher", needs=("reference",))
+@evaluator(
+    "physics_iq_agreement",
+    suite="fidelity",
+    unit="share",
+    better="higher",
+    needs=("reference",),
+    claims=("late", "impulse"),
+)
 def physics_iq_agreement(clip: Clip, *, factor: int = 1, context: int = 1) -> Measurement:
     """Physics-IQ's motion overlap with the true video: mean of spacetime, spatial and weighted spatial IoU.
 

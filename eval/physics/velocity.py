@@ -21,7 +21,9 @@ CHARGE_PER_S = MISSING_SPEED / WORLD_SIZE
 STILL_PER_S = 1e-3
 
 
-@evaluator("velocity_error", suite="fidelity", unit="side/s", better="lower", needs=("reference",))
+@evaluator(
+    "velocity_error", suite="fidelity", unit="side/s", better="lower", needs=("reference",), claims=("late", "impulse")
+)
 def velocity_error(clip: Clip, *, context: int = 1) -> Measurement:
     """Mean error of the bodies' velocities, in shorter sides of the frame per second.
 

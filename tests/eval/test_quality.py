@@ -5,12 +5,12 @@ from worlds import BLUE, Ball, draw, simulate
 
 from eval import Clip
 from eval.errors import MeasureError
+from eval.optical_flow import flow
 from eval.quality import (
     blur,
     dynamics,
     flicker,
     flicker_levels,
-    flow,
     frame_change,
     freeze,
     luminance,
@@ -50,13 +50,16 @@ def test_luma_weights_sum_to_one():
 def test_flicker_is_the_amplitude_of_the_alternation(amplitude):
     sign = np.where(np.arange(20) % 2, 1, -1)
     frames = np.full((20, 8, 8, 3), 120, np.int64) + amplitude * sign[:, None, None, None]
-    np.testing.assert_allclose(flicker_levels(frames.astype(np.uint8))[1:-1], amplitude)
+    np.testing.assert_allclose(flicker_levels(frames.astype(np.uint8))[2:-2], amplitude)
     assert flicker(clip(frames.astype(np.uint8))).value == pytest.approx(amplitude)
 
 
 def test_a_fade_is_no_flicker_but_a_flash_is():
     fade = np.full((20, 8, 8, 3), 40, np.int64) + 5 * np.arange(20)[:, None, None, None]
     assert flicker(clip(fade.astype(np.uint8))).value == pytest.approx(0.0, abs=1e-4)
+    swell = 120 + 60 * np.sin(np.arange(20) / 2.5)
+    slow = np.broadcast_to(swell[:, None, None, None], (20, 8, 8, 3))
+    assert flicker(clip(np.rint(slow).astype(np.uint8))).value == 0.0
     fade[10] += 40
     found = flicker(clip(fade.astype(np.uint8)))
     assert 10 in found.offending
@@ -70,8 +73,22 @@ def test_freeze_counts_still_pairs(texture):
     assert found.value == pytest.approx(4 / 11)
     assert found.offending == (6, 7, 8, 9)
     assert freeze(clip(pan(texture))).value == 0.0
-    still = np.repeat(frames[:1], 6, axis=0)
-    assert freeze(clip(still)).status == "inapplicable"
+
+
+def test_a_rest_is_no_freeze(texture):
+    view = pan(texture, t=12)
+    stops = np.concatenate([view[:6], np.repeat(view[5:6], 4, axis=0), view[6:]])
+    rests = np.concatenate([view, np.repeat(view[-1:], 4, axis=0)])
+    for frames, resting in ((stops, 4 / 15), (rests, 4 / 15)):
+        found = freeze(clip(frames))
+        assert found.value == 0.0
+        assert found.details["resting"] == pytest.approx(resting)
+
+
+@pytest.mark.parametrize("measure", [flicker, freeze, blur, mid_frame, warping])
+def test_a_still_video_is_judged_by_none(measure, texture):
+    still = np.repeat(pan(texture)[:1], 8, axis=0)
+    assert measure(clip(still)).status == "inapplicable"
 
 
 def test_sharpness_falls_with_blur_and_not_with_contrast(texture):

@@ -74,7 +74,7 @@ def build(job: Job) -> list[Case]:
     if job.kind == "nuisance":
         record = _pair(job, SEVERITIES[-1])[0]
         changed = [(n, nuisance(n, record, NUISANCE_LEVEL, rng)) for n in NUISANCES]
-        changed += [("codec", _coded(record)), ("size", _pair(replace(job, size=LARGER * job.size), SEVERITIES[-1])[0])]
+        changed += [("codec", coded(record)), ("size", _pair(replace(job, size=LARGER * job.size), SEVERITIES[-1])[0])]
         return [_nuisance_case(job, record, changed, mode) for mode in _modes(job.world)]
     lawful = _recorded(job.name, job.seed, job.size)
     return [Case(mode=m, seed=job.seed, lawful=_clip(lawful, m), variants=()) for m in _modes(job.world)]
@@ -124,7 +124,7 @@ def _disc_meets_wall(violated: Record) -> bool:
     return is_disc and bool(partners) and max(partners) < 0
 
 
-def _coded(record: Record) -> Record:
+def coded(record: Record) -> Record:
     """The recording as it comes back from an mp4 file: H.264, chroma at half size."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
