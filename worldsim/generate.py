@@ -21,6 +21,7 @@ from worldsim.transformer import Conditions
 from worldsim.video import check_frames, from_model, to_model
 
 OVERLAP = 4  # latent frames that a window shares with what is already known
+WINDOW_STEPS = 8  # denoising steps of frames that come at once: they need more than the next frame does
 
 
 def text_to_video(
@@ -70,7 +71,7 @@ def extend(
     actions: Any = None,  # noqa: ANN401 - any space's value
     text: str | None = None,
     seed: int = 0,
-    steps: int = 8,
+    steps: int = WINDOW_STEPS,
 ) -> np.ndarray:
     """A video continued, or given a past.
 
@@ -119,7 +120,7 @@ def connect(
     num_frames: int,
     text: str | None = None,
     seed: int = 0,
-    steps: int = 8,
+    steps: int = WINDOW_STEPS,
 ) -> np.ndarray:
     """Frames between two videos.
 
@@ -167,7 +168,7 @@ def edit(
     *,
     strength: float = 0.6,
     seed: int = 0,
-    steps: int = 8,
+    steps: int = WINDOW_STEPS,
 ) -> np.ndarray:
     """A video changed by text: noised in part, then denoised under the new text (SDEdit, Meng et al. 2021).
 
@@ -227,14 +228,24 @@ def _denoise_window(
     x = mix(model.path, latents, noise, start)
     fixed = (start == 0.0)[..., None, None, None]
     has_action = torch.zeros(1, count, dtype=torch.bool, device=latents.device)
-    conditions = Conditions(has_action=has_action, text=model.encode_text([text]))
+    told, untold = (Conditions(has_action=has_action, text=model.encode_text([t])) for t in (text, None))
+    weight = 1.0 if text is None else simulator.sampling.text_guidance
+    places = positions.to(latents.device)
     for i in range(steps):
         here, there = start * (1.0 - i / steps), start * (1.0 - (i + 1) / steps)
-        out = model(x, here, conditions, positions=positions.to(latents.device), mask=None)
-        clean = clean_from_prediction(model.path, model.config.prediction, out.prediction, x, here)
+        clean = _clean(simulator, x, here, told, places)
+        if weight != 1.0:
+            clean = clean + (weight - 1.0) * (clean - _clean(simulator, x, here, untold, places))
         moved = first_order_step(x, clean, here[..., None, None, None], there[..., None, None, None], model.path)
         x = torch.where(fixed, latents, moved)
     return x
+
+
+def _clean(simulator: Simulator, x: Tensor, levels: Tensor, conditions: Conditions, positions: Tensor) -> Tensor:
+    """The estimate of the clean latents of a window under bidirectional time."""
+    model = simulator.model
+    out = model(x, levels, conditions, positions=positions, mask=None)
+    return clean_from_prediction(model.path, model.config.prediction, out.prediction, x, levels)
 
 
 def _longest(simulator: Simulator) -> int:

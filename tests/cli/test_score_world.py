@@ -8,8 +8,9 @@ import pytest
 from rich.console import Console
 
 from envs.violations import makers, pair
+from eval.controlled import Control, ControlFigure
 from eval.physics.plausibility import pixel_change
-from worldsim.cli import main, score_control, score_plausibility
+from worldsim.cli import card_control, main, score_control, score_phyworld, score_plausibility
 from worldsim.cli.demo_cases import FRESH_SEED, GIVEN
 from worldsim.cli.worlds import random_actions
 from worldsim.simulator import load
@@ -85,6 +86,62 @@ def test_control_writes_every_figure(tiny_bounce, tmp_path, capsys, monkeypatch)
         env.reset(seed=first + k)
         paid.append([env.step(a)[1] for a in actions][GIVEN - 1 :])
     assert saved["returns"]["always 1"]["true"] == np.mean(np.sum(paid, axis=1))
+
+
+def test_the_card_shows_figures_with_a_value_and_the_ends_that_were_measured(monkeypatch):
+    kept = {"unit": "", "low": 0.2, "high": 0.4, "count": 9}
+    figures = (
+        ControlFigure(name="ΔPSNR of actions after 1 frames", value=1.0, floor=0.0, ceiling=None, **kept),
+        ControlFigure(name="accuracy of actions read from the dream", value=0.3, floor=0.2, ceiling=0.9, **kept),
+        ControlFigure(name="policy ranking, Pearson", value=None, floor=0.0, ceiling=1.0, reason="no spread", **kept),
+        ControlFigure(name="counterfactual gain", value=0.3, floor=0.0, ceiling=1.0, **kept),
+    )
+    asked = []
+
+    def measured(_, *, cases, seed):
+        asked.append((cases, seed))
+        return score_control.Found(Control(figures=figures, returns={}), {})
+
+    monkeypatch.setattr(card_control, "measure", measured)
+    rows = {f.name: f.value for f in card_control.control_figures(None, cases=1, seed=5)}
+    assert rows == {
+        "accuracy of actions read from the dream": 0.3,
+        "accuracy of actions read from the dream, shuffled actions": 0.2,
+        "accuracy of actions read from the dream, true world": 0.9,
+        "counterfactual gain": 0.3,
+    }
+    card_control.control_figures(None, cases=99, seed=5)
+    assert asked == [(2, 5), (card_control.CASES, 5)]
+
+
+def test_phyworld_has_a_row_for_every_split(tiny_bounce, tmp_path, capsys, monkeypatch):
+    some = {"axes": {"train": ("envs:Bounce-v0", "train")}, "templates": score_phyworld.FAMILIES["templates"]}
+    monkeypatch.setattr(score_phyworld, "FAMILIES", some)
+    assert main(["score", str(tiny_bounce), "--suite", "phyworld", "--cases", "2", "--out", str(tmp_path)]) == 0
+    shown, html = capsys.readouterr().out, (tmp_path / "report.html").read_text()
+    saved = json.loads((tmp_path / "scores.json").read_text())["found"]
+    assert [row["row"]["group"] for row in saved["templates"]] == ["train", "ood_template"]
+    assert saved["axes"][0]["beyond"] == 1.0
+    for family, rows in saved.items():
+        for row in rows:
+            assert row["row"]["n"] + row["row"]["undefined"] == 2
+            assert f"{family}: {row['row']['group']}" in shown
+            assert f"{family}: {row['row']['group']}" in html
+
+
+def test_the_truth_in_place_of_the_dream_is_at_the_floor():
+    frames = np.full((20, 64, 64, 3), 230, np.uint8)
+    for t in range(20):
+        frames[t, 20:30, 5 + 2 * t : 15 + 2 * t] = (200, 30, 30)
+    moved = score_phyworld._moved(frames, frames, 10.0)
+    assert moved.error == 0.0
+    assert moved.missing == 0.0
+    assert moved.floor < 0.05
+    gone = frames.copy()
+    gone[GIVEN:] = 230
+    lost = score_phyworld._moved(gone, frames, 10.0)
+    assert lost.missing == 1.0
+    assert lost.error > 0.2
 
 
 def test_a_bounce_policy_steers_by_what_it_sees():

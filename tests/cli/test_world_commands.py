@@ -86,6 +86,7 @@ def test_generate_extend_connect_and_edit(world: Path, clip: Path, tmp_path: Pat
         (["extend", str(clip), "--frames", "3", "--backward"], 9),
         (["connect", str(clip), str(clip), "--frames", "2"], 14),
         (["edit", str(clip), "--text", "a blue box"], 6),
+        (["edit", str(clip), "--text", "a blue box", "--guidance", "2", "--steps", "3"], 6),
     ):
         assert main([*command, "--checkpoint", str(world), "--out", str(out)]) == 0, command
         assert len(read_video(out)[0]) == count, command

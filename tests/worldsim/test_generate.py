@@ -1,5 +1,7 @@
 """One model, many tasks: what is given stays, what is asked for is made, and nothing depends on chance but the seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,20 @@ def test_text_to_video_begins_like_an_image_of_the_same_seed(sim: Simulator) -> 
     assert longer.shape == (5, 32, 32, 3)
     np.testing.assert_array_equal(image[0], longer[0])
     assert not np.array_equal(longer, text_to_video(sim, "two blue boxes", num_frames=5, actions=[0, 1, 2, 0], seed=4))
+
+
+def test_guidance_reaches_frames_that_come_at_once(sim: Simulator) -> None:
+    guided = Simulator(sim.checkpoint, sampling=replace(sim.sampling, text_guidance=3.0))
+    latents = _encode(sim, video(5))
+    start = torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0])
+
+    def solved(world: Simulator, text: str | None) -> torch.Tensor:
+        return _denoise_window(world, latents, start, text=text, seed=1, steps=1)
+
+    told, untold = solved(sim, "a red ball"), solved(sim, None)
+    assert not torch.equal(told, untold)
+    torch.testing.assert_close(solved(guided, "a red ball"), told + 2.0 * (told - untold))
+    torch.testing.assert_close(solved(guided, None), untold)
 
 
 def test_text_to_video_in_other_sizes(sim: Simulator) -> None:

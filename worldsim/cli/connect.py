@@ -32,5 +32,13 @@ def run(options: Options) -> None:
     """Connects, and writes the video."""
     simulator = options.simulator()
     before, after = (read_frames(path, simulator) for path in (options.before, options.after))
-    frames = connect(simulator, before, after, num_frames=options.frames, text=options.text, seed=options.seed)
+    frames = connect(
+        simulator,
+        before,
+        after,
+        num_frames=options.frames,
+        text=options.text,
+        seed=options.seed,
+        steps=options.window_steps,
+    )
     write_result(frames, options.out, simulator.fps)

@@ -35,5 +35,6 @@ def run(options: Options) -> None:
         options.text,
         strength=options.strength,
         seed=options.seed,
+        steps=options.window_steps,
     )
     write_result(frames, options.out, simulator.fps)

@@ -42,5 +42,6 @@ def run(options: Options) -> None:
         actions=actions_for(simulator, options.actions, options.frames, options.seed),
         text=options.text,
         seed=options.seed,
+        steps=options.window_steps,
     )
     write_result(frames, options.out, simulator.fps)

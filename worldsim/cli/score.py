@@ -35,9 +35,10 @@ class Options:
 
     Attributes:
         videos: Video files, folders of videos, or folders of images; mp4, webm, mkv, avi, gif, npz, png. With the suite
-            plausibility or control, a checkpoint: shipped name or directory.
+            plausibility, control or phyworld, a checkpoint: shipped name or directory.
         suite: Suites or evaluators, separated by commas: physics, geometry, fidelity, quality, all; of a checkpoint,
-            plausibility or control. By default physics, geometry and quality, and fidelity where there is a reference.
+            plausibility, control or phyworld. By default physics, geometry and quality, and fidelity where there is a
+            reference.
         reference: The true video of the same scene, for measures of fidelity; only with a single video.
         fps: Frames per second, in place of what the files state.
         max_frames: Of longer videos only the first so many frames are scored; the report says so.
@@ -45,7 +46,8 @@ class Options:
         workers: Processes.
         pictures: At most so many clips are shown in full in the report; all are in its table and in scores.json.
         out: Folder for scores.json and report.html.
-        cases: Of a checkpoint: pairs of each violation at each severity (plausibility), or episodes (control).
+        cases: Of a checkpoint: pairs of each violation at each severity (plausibility), or episodes (control), of each
+            split (phyworld).
         seed: Of a checkpoint: which fresh scenes.
         scorers: Of a checkpoint's plausibility, separated by commas: surprise (its own), untrained, pixel_change, and
             any evaluators or suites.

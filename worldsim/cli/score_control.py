@@ -1,7 +1,7 @@
 """`worldsim score --suite control CHECKPOINT`: does a learned world obey as the true one does?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -40,23 +40,25 @@ class TrueWorld:
         size: (H, W).
         seeds: Of the episodes.
         recorded: (B, T-1) ordinary actions; those between the given frames are taken whatever the policy.
+        options: Further arguments of the environment.
     """
 
     env_id: str
     size: tuple[int, int]
     seeds: Sequence[int]
     recorded: np.ndarray
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def captions(self) -> list[str]:
         """The scenes in words."""
-        env = gym.make(self.env_id, size=self.size)
+        env = gym.make(self.env_id, size=self.size, **self.options)
         found = [str(env.reset(seed=s)[1]["caption"]) for s in self.seeds]
         env.close()
         return found
 
     def __call__(self, policy: Policy) -> Played:
         """Plays all episodes side by side."""
-        made = [gym.make(self.env_id, size=self.size).unwrapped for _ in self.seeds]
+        made = [gym.make(self.env_id, size=self.size, **self.options).unwrapped for _ in self.seeds]
         frames = [np.stack([env.reset(seed=s)[0] for env, s in zip(made, self.seeds, strict=True)])]
         taken, earned = [], []
         for t in range(self.recorded.shape[1]):
@@ -141,7 +143,10 @@ def measure(simulator: Simulator, *, cases: int, seed: int, frames: int = FRAMES
     first = FRESH_SEED + SEEDS_A_RUN * (seed + 1)
     true, fitting = (
         TrueWorld(
-            world.env_id, simulator.frame_size, list(range(start, start + count)), _held(space, count, frames, start)
+            world.env_id,
+            simulator.frame_size,
+            list(range(start, start + count)),
+            held_actions(space, count, frames, start),
         )
         for start, count in ((first, cases), (first + cases, FIT_CASES))
     )
@@ -227,7 +232,8 @@ _HOW = (
 )
 
 
-def _held(space: spaces.Discrete, cases: int, frames: int, seed: int) -> np.ndarray:
+def held_actions(space: spaces.Discrete, cases: int, frames: int, seed: int) -> np.ndarray:
+    """Random actions (B, T-1), each held for some frames."""
     return np.stack([random_actions(space, frames - 1, seed + k) for k in range(cases)])
 
 

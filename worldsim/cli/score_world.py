@@ -10,11 +10,11 @@ from rich.console import Console
 from eval.report import write_report
 from eval.score import versions
 from eval.suite import write_json
-from worldsim.cli import score_control, score_plausibility
+from worldsim.cli import score_control, score_phyworld, score_plausibility
 from worldsim.cli.output import output_folder
 from worldsim.simulator import load
 
-WORLD_SUITES = ("plausibility", "control")
+WORLD_SUITES = ("plausibility", "control", "phyworld")
 FORMAT = 1
 
 
@@ -50,6 +50,10 @@ def score_world(
         judged = score_plausibility.measure(simulator, scorers=scorers, cases=cases, seed=seed, console=console)
         table, plain = score_plausibility.show(judged), score_plausibility.as_json(judged)
         sections = score_plausibility.sections(judged, simulator)
+    elif suite == "phyworld":
+        moved = score_phyworld.measure(simulator, cases=cases, seed=seed)
+        table, plain = score_phyworld.show(moved), score_phyworld.as_json(moved)
+        sections = score_phyworld.sections(moved, simulator)
     else:
         played = score_control.measure(simulator, cases=cases, seed=seed)
         table, plain = score_control.show(played), score_control.as_json(played)

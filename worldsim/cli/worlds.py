@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from worldsim.errors import ActionError
+from worldsim.generate import WINDOW_STEPS
 from worldsim.simulator import Sampling, Simulator, load
 from worldsim.spaces import stack_actions
 from worldsim.video import read_video, write_video
@@ -22,7 +23,8 @@ class WorldOptions:
     Attributes:
         checkpoint: Shipped name or directory.
         seed: The seed; the same seed gives the same frames.
-        steps: Denoising steps a frame; the checkpoint's own by default.
+        steps: Denoising steps a frame; the checkpoint's own by default. Of a window where frames come at once (edit,
+            connect, extend backward) 8 by default.
         first_steps: The same for a frame that is made from text alone.
         guidance: Weight of guidance by the text, 1 being none; the checkpoint's own by default.
         device: Where to run.
@@ -34,6 +36,11 @@ class WorldOptions:
     first_steps: int | None = None
     guidance: float | None = None
     device: str = "cpu"
+
+    @property
+    def window_steps(self) -> int:
+        """Denoising steps of frames that come at once."""
+        return WINDOW_STEPS if self.steps is None else self.steps
 
     def simulator(self) -> Simulator:
         """The world, loaded."""
