@@ -204,6 +204,17 @@ def test_a_run_repeats_bit_for_bit():
     np.testing.assert_array_equal(first[1], second[1])
 
 
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("rule", [CASES["rolling guided"], CASES["exact noised context"]], ids=["rolling", "exact"])
+def test_stepping_on_cuda_equals_stepping_on_the_cpu(rule, tmp_path):
+    save_checkpoint(checkpoint(), tmp_path / "world", card="A test.")
+    actions = [np.array([i % 3, 0]) for i in range(2 * WINDOW)]
+    here, _ = _rollout(load(tmp_path / "world", sampling=rule), actions, envs=2)
+    there, _ = _rollout(load(tmp_path / "world", sampling=rule, device="cuda"), actions, envs=2)
+    torch.testing.assert_close(there.cpu(), here, atol=10 * TOLERANCE, rtol=0)
+
+
 def test_seeds_make_the_difference():
     sim, actions = simulator(), [np.array([0, 0])] * 2
     both, _ = _rollout(sim, actions, seed=[5, 6])
