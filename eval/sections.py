@@ -7,16 +7,19 @@ from eval.clip import Clip
 from eval.errors import EvalError
 from eval.geometry import pictures
 from eval.geometry.guards import spread
+from eval.geometry.known_depth import check_pair, views
 from eval.geometry.matching import matched_points
 from eval.geometry.parallax import two_view
 from eval.geometry.sfm import reconstruct
 from eval.geometry.unknown import pairs_at, working_frames
 from eval.physics.tracks import track
-from eval.pictures import tracks_picture
+from eval.pictures import beside, enlarged, tracks_picture
 from eval.plots import evidence_plot
 from eval.report import Block, Note, Picture, Plot, Scores, Section, Videos
 from eval.score import EVALUATORS, Score, Unmeasurable
 from eval.suite import Report, is_validated, load_evaluators
+
+HEAT_PX = 256
 
 
 def clip_section(clip: Clip, report: Report, *, given: int = 0, text: str = "") -> Section:
@@ -39,7 +42,8 @@ def clip_section(clip: Clip, report: Report, *, given: int = 0, text: str = "") 
     if evidence is not None:
         caption = "What each measure saw, frame by frame; red: frames that it names as offending."
         blocks.append(Plot(svg=evidence, caption=caption))
-    blocks += [*tracks_block(clip, report), *matches_block(clip, report), *cloud_block(clip, report)]
+    blocks += [*tracks_block(clip, report), *heat_block(clip, report), *forgetting_block(report)]
+    blocks += [*matches_block(clip, report), *cloud_block(clip, report)]
     return Section(title=clip.name, text=text, blocks=blocks)
 
 
@@ -74,6 +78,39 @@ def tracks_block(clip: Clip, report: Report) -> list[Block]:
         "thin: not seen in between."
     )
     return [Picture(image=tracks_picture(clip.frames, tracks), caption=caption)]
+
+
+def heat_block(clip: Clip, report: Report) -> list[Block]:
+    """Residual flow of the frame that the commanded camera and depth explain worst, where that could be measured."""
+    found = report.scores.get("residual_flow")
+    if found is None or found.value is None or found.per_frame is None:
+        return []
+    worst = int(np.nanargmax(found.per_frame))
+    seen, K = views(clip)
+    check = check_pair(seen[worst], seen[worst - 1], K)
+    if check is None:
+        return []
+    caption = (
+        f"What still moves after frame {worst - 1} is carried to frame {worst} by the commanded camera and depth, at "
+        "the frame that is explained worst: blue nothing, red 2 px and more at 256 px a side, bare: not testable."
+    )
+    picture = enlarged(pictures.residual_heat(clip.frames[worst], check), HEAT_PX)
+    return [Picture(image=beside([enlarged(clip.frames[worst], HEAT_PX), picture]), caption=caption)]
+
+
+def forgetting_block(report: Report) -> list[Block]:
+    """What is kept of places by the time that the camera looked elsewhere, where it came back."""
+    found = report.scores.get("revisit")
+    if found is None or found.value is None:
+        return []
+    away, share = found.details["curve_away_frames"], found.details["curve_share"]
+    true = found.details.get("curve_reference_share")
+    caption = (
+        "Share of a place that is the same when the camera looks again: 1 all of it, 0 no more than another place."
+    )
+    if true is not None:
+        caption += " Blue this video, orange the true one."
+    return [Picture(image=pictures.forgetting_curve(away, share, true), caption=caption)]
 
 
 def matches_block(clip: Clip, report: Report) -> list[Block]:

@@ -5,6 +5,7 @@ wherever both see the same surface. What is left to move is measured by dense op
 which sees a shift of a tenth of a pixel that colour differences hide in noise.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 from eval.errors import MeasureError
+from eval.geometry.lighting import Ball
 from eval.geometry.pose import invert, project, relative_pose, unproject
 
 # Side of the images on which residual flow is measured; small frames are enlarged to it, large ones reduced.
@@ -33,6 +35,7 @@ class View:
         world_from_camera: (4, 4).
         segmentation: (H, W) integers, 0 background, k+1 the object in slot k; or None for a static world.
         world_from_object: (N, 4, 4) by slot, or None; without it segmented objects are left out.
+        movers: Spheres around moving objects, whose shadows may change the picture.
     """
 
     frame: np.ndarray
@@ -40,6 +43,7 @@ class View:
     world_from_camera: np.ndarray
     segmentation: np.ndarray | None = None
     world_from_object: np.ndarray | None = None
+    movers: Sequence[Ball] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

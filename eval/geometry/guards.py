@@ -49,16 +49,39 @@ def require_side(clip: Clip, minimum: int) -> None:
         )
 
 
-def texture_energy(frame: np.ndarray) -> np.ndarray:
-    """Root mean square gradient around each pixel of a frame uint8 (H, W, 3): float32 (H, W).
+def structure_tensor(frame: np.ndarray) -> np.ndarray:
+    """Products of the gradients around each pixel of a frame uint8 (H, W, 3): float32 (H, W, 3), xx, xy and yy.
 
-    In grey levels per pixel at a shorter side of 256, whatever the frame's size, over 9 x 9 pixels.
+    In squared grey levels per pixel at a shorter side of 256, whatever the frame's size, over 9 x 9 pixels.
     """
     image = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    dx = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)
-    dy = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)
-    power = cv2.blur(dx * dx + dy * dy, (_TEXTURE_WINDOW, _TEXTURE_WINDOW))
-    return np.sqrt(power) * np.float32(min(image.shape) / FLOW_SIDE)
+    scale = min(image.shape) / FLOW_SIDE / 8
+    dx = cv2.Sobel(image, cv2.CV_32F, 1, 0, ksize=3, scale=scale)
+    dy = cv2.Sobel(image, cv2.CV_32F, 0, 1, ksize=3, scale=scale)
+    return cv2.blur(np.stack([dx * dx, dx * dy, dy * dy], axis=-1), (_TEXTURE_WINDOW, _TEXTURE_WINDOW))
+
+
+def texture_energy(frame: np.ndarray) -> np.ndarray:
+    """Root mean square gradient around each pixel of a frame (H, W, 3): float32 (H, W); see `structure_tensor`."""
+    tensor = structure_tensor(frame)
+    return np.sqrt(tensor[..., 0] + tensor[..., 2])
+
+
+def visible_flow(flow: np.ndarray, tensor: np.ndarray) -> np.ndarray:
+    """The length of flow that texture can show, (H, W): all of it along the steepest gradient, none along a stripe.
+
+    Flow along a stripe is the solver's guess (the aperture problem). A shift f changes the picture by sqrt(f' G f) with
+    the structure tensor G; divided by the root of G's larger eigenvalue, that is a length.
+
+    Args:
+        flow: (H, W, 2).
+        tensor: (H, W, 3), see `structure_tensor`.
+    """
+    xx, xy, yy = tensor[..., 0], tensor[..., 1], tensor[..., 2]
+    u, v = flow[..., 0], flow[..., 1]
+    change = xx * u * u + 2.0 * xy * u * v + yy * v * v
+    largest = 0.5 * (xx + yy) + np.sqrt(0.25 * (xx - yy) ** 2 + xy * xy)
+    return np.sqrt(np.maximum(change, 0.0) / np.maximum(largest, 1e-12))
 
 
 def textured(*frames: np.ndarray) -> np.ndarray:

@@ -20,8 +20,9 @@ from eval.geometry.depth import (
     still_pixels,
     unexplained_levels,
 )
-from eval.geometry.guards import texture_energy
-from eval.geometry.pose import check_intrinsics, check_poses
+from eval.geometry.guards import structure_tensor, visible_flow
+from eval.geometry.lighting import may_be_shaded, moving_balls, turned_m
+from eval.geometry.pose import check_intrinsics, check_poses, unproject
 from eval.score import Measurement, Unmeasurable, evaluator
 from eval.uncertainty import standard_error
 
@@ -40,8 +41,8 @@ class PairCheck:
     """One pair of frames compared through known depth.
 
     Attributes:
-        flow_px: (H, W) residual flow in pixels at a shorter side of 256, NaN where not visible.
-        tested: (H, W) bool: visible in both, and with texture enough to see half a pixel.
+        flow_px: (H, W) residual flow in pixels at a shorter side of 256, NaN where not visible or lit otherwise.
+        tested: (H, W) bool: visible in both, by the same light, and with texture enough to see half a pixel.
         margin_px: (H, W) by how much noise may have moved the flow, same unit.
         motion_px: Median image motion that depth and camera command, same unit.
     """
@@ -68,7 +69,9 @@ def views(clip: Clip) -> tuple[list[View], np.ndarray]:
     """
     truth = clip.truth
     poses = check_poses(truth["world_from_camera"], num_frames=len(clip))
+    K = check_intrinsics(truth["K"])
     segmentation, objects = truth.get("segmentation"), truth.get("world_from_object")
+    movers = None if segmentation is None else moving_balls(truth["depth_m"], segmentation, poses, K, objects)
     made = [
         View(
             frame=clip.frames[i],
@@ -76,10 +79,11 @@ def views(clip: Clip) -> tuple[list[View], np.ndarray]:
             world_from_camera=poses[i],
             segmentation=None if segmentation is None else segmentation[i],
             world_from_object=None if objects is None else objects[i],
+            movers=() if movers is None else movers[i],
         )
         for i in range(len(clip))
     ]
-    return made, check_intrinsics(truth["K"])
+    return made, K
 
 
 def check_pair(
@@ -99,21 +103,37 @@ def check_pair(
     found = correspond(target, source, K)
     if found.visible.mean() < guards.MIN_TESTED:
         return None
-    warped = sample(source.frame, found.pixels) * found.visible[..., None]
+    steady = found.visible & ~_relit(target, source, K)
+    warped = sample(source.frame, found.pixels) * steady[..., None]
     # Enlarged pictures are soft, reduced ones alias: flow between unequal resolutions is biased.
     alike = np.abs(np.log(np.where(found.visible, found.magnification, 1.0))) < np.log(MAX_MAGNIFICATION)
-    # Invisible pixels are filled from the real frame, so that the edges of holes do not move.
-    filled = np.where(found.visible[..., None], warped, target.frame)
+    # The others are filled from the real frame, so that the edges of holes do not move.
+    filled = np.where(steady[..., None], warped, target.frame)
     flow = dense_flow(filled, target.frame)
-    energy = np.maximum(texture_energy(target.frame), texture_energy(filled))
-    tested = found.visible & alike & (energy > least_texture)
+    tensor, other = structure_tensor(target.frame), structure_tensor(filled)
+    tensor = np.where((other[..., ::2].sum(-1) > tensor[..., ::2].sum(-1))[..., None], other, tensor)
+    energy = np.sqrt(tensor[..., 0] + tensor[..., 2])
+    tested = steady & alike & (energy > least_texture)
     noise = unexplained_levels(filled, target.frame, flow, tested)
     return PairCheck(
-        flow_px=np.where(found.visible, np.linalg.norm(flow, axis=2), np.float32(np.nan)),
+        flow_px=np.where(steady, visible_flow(flow, tensor), np.float32(np.nan)),
         tested=tested,
         margin_px=flow_margin_px(noise, energy),
         motion_px=commanded_motion_px(found),
     )
+
+
+def _relit(target: View, source: View, K: np.ndarray) -> np.ndarray:
+    """Where moving objects may have changed the light between two views, (H, W) bool."""
+    if target.segmentation is None or not (target.movers or source.movers):
+        return np.zeros(target.depth_m.shape, bool)
+    depth_m = np.where(np.isfinite(target.depth_m) & (target.depth_m > 0), target.depth_m, 1.0)
+    pose, labels = target.world_from_camera, target.segmentation.ravel()
+    points = pose[:3, :3] @ unproject(depth_m, K) + pose[:3, 3:]
+    turned = turned_m(points, labels, target.world_from_object, source.world_from_object)
+    turned_px = turned * K[0, 0] / depth_m.ravel() * (FLOW_SIDE / min(depth_m.shape))
+    relit = may_be_shaded(points, labels, [*target.movers, *source.movers]) | (turned_px > guards.CERTAIN_PX)
+    return relit.reshape(depth_m.shape)
 
 
 def commanded_motion_px(found: Correspondence) -> float:
@@ -130,6 +150,7 @@ def commanded_motion_px(found: Correspondence) -> float:
     better="lower",
     needs=("depth_m", "world_from_camera", "K"),
     claims=("camera_wobble", "texture_swim_room", "object_popping", "scale_drift", "ignored_actions"),
+    version=2,
 )
 def residual_flow(
     clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
@@ -137,8 +158,9 @@ def residual_flow(
     """Share of pixels that still move after warping by the commanded depth and camera.
 
     Every frame is warped into the frames `gaps` later; occluded pixels are found by depth, moving objects follow
-    `world_from_object` where it is known and are masked by `segmentation` where it is not. Pixels without texture are
-    not tested. Poses that fit under another camera convention are refused with its name.
+    `world_from_object` where it is known and are masked by `segmentation` where it is not. Pixels without texture, or
+    that a moving object may shade, are not tested. Poses that fit under another camera convention are refused with its
+    name.
 
     Args:
         clip: With depth, poses and intrinsics.
@@ -172,9 +194,10 @@ def residual_flow(
     better="lower",
     needs=("depth_m", "world_from_camera", "K", "segmentation"),
     claims=("texture_swim_object", "object_popping"),
+    version=2,
 )
 def object_flow(
-    clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 2), max_pairs: int = 200
+    clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 2, 4, 8), max_pairs: int = 200
 ) -> Measurement:
     """As `residual_flow`, on the pixels of objects alone: sees popping and swimming of small things.
 

@@ -90,6 +90,7 @@ def find_revisits(overlap: np.ndarray, *, context_frames: int) -> list[Revisit]:
     better="higher",
     needs=("depth_m", "world_from_camera", "K"),
     claims=("world_forgotten",),
+    version=2,
 )
 def revisit(clip: Clip, *, context_frames: int = 8) -> Measurement:
     """How much of a place is still the same when the camera returns after looking away for longer than the context.

@@ -18,6 +18,7 @@ import numpy as np
 
 from eval.errors import MeasureError
 from eval.geometry.depth import FLOW_SIDE, dense_flow, sample, unexplained_levels
+from eval.geometry.guards import structure_tensor, visible_flow
 from eval.geometry.pose import pixel_grid, project, unproject
 
 # Local contrast is divided by the local standard deviation plus this many grey levels, which keeps sensor noise on flat
@@ -121,8 +122,8 @@ class Explained:
 
     Attributes:
         inverse_depth: (H, W) in 1/m.
-        residual_px: (S, H, W) by neighbour: length of the flow that no depth explains, in pixels at a shorter side of
-            256; NaN where the pixel leaves the neighbour.
+        residual_px: (S, H, W) by neighbour: length of the flow that no depth explains, as far as the target's texture
+            shows it, in pixels at a shorter side of 256; NaN where the pixel leaves the neighbour.
         inside: (S, H, W) bool: the pixel lies inside the neighbour under the found depth.
         noise_levels: (S,) standard deviation of what neither depth nor flow explains, grey levels.
     """
@@ -155,7 +156,8 @@ def explain(
         *_, step = _gauss_newton(frame, neighbours, K, inverse_depth, limits)
         inverse_depth = cv2.medianBlur((inverse_depth + step).astype(np.float32), 3)
     flow, slope, inside, step = _gauss_newton(frame, neighbours, K, inverse_depth, limits)
-    left = np.linalg.norm(flow - slope * step[..., None], axis=-1)
+    tensor = structure_tensor(frame)
+    left = np.stack([visible_flow(f, tensor) for f in flow - slope * step[..., None]])
     noise = [
         unexplained_levels(sample(n.frame, _landing(n, K, inverse_depth)[0]), frame, f, i)
         for n, f, i in zip(neighbours, flow, inside, strict=True)

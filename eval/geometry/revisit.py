@@ -37,9 +37,10 @@ def world_stability(start_return: np.ndarray, start_mid: np.ndarray, return_mid:
 
 
 def structural_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float:
-    """1 - SSIM of two frames in grey, averaged over a mask; 0 for equal pictures, about 1 for unrelated ones.
+    """1 - SSIM of two frames, averaged over channels and a mask; 0 for equal pictures, about 1 for unrelated ones.
 
-    SSIM as Wang et al. 2004: Gaussian window of sigma 1.5 px, K1 = 0.01, K2 = 0.03. Outside the mask the first picture
+    SSIM as Wang et al. 2004: Gaussian window of sigma 1.5 px, K1 = 0.01, K2 = 0.03; by channel, or an object that comes
+    back in another colour of the same brightness would pass. Outside the mask the first picture
     stands in for the second, so that windows across its edge compare nothing foreign.
 
     Args:
@@ -52,8 +53,8 @@ def structural_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float
     """
     if not mask.any():
         raise MeasureError(expected="a mask with pixels", got="an empty one", remedy="Compare views that overlap.")
-    x = cv2.cvtColor(a, cv2.COLOR_RGB2GRAY).astype(np.float64)
-    y = np.where(mask, cv2.cvtColor(b, cv2.COLOR_RGB2GRAY), x)
+    x = a.astype(np.float64)
+    y = np.where(mask[..., None], b, x)
 
     def mean(image: np.ndarray) -> np.ndarray:
         return cv2.GaussianBlur(image, (11, 11), 1.5)

@@ -1,9 +1,14 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 
+from eval import score
 from eval.geometry import pictures
 from eval.geometry.epipolar import fundamental_from_poses
 from eval.geometry.known_depth import check_pair, views
 from eval.geometry.pose import project, relative_pose
+from eval.sections import forgetting_block, heat_block
 
 
 def is_picture(array):
@@ -58,3 +63,21 @@ def test_forgetting_curve_falls():
     left, right = blue[blue[:, 1] < blue[:, 1].mean()], blue[blue[:, 1] >= blue[:, 1].mean()]
     assert left[:, 0].mean() < right[:, 0].mean()
     assert is_picture(pictures.forgetting_curve([9], [0.4]))
+
+
+def test_report_shows_heat_where_flow_was_measured(walk):
+    torn = walk.frames.copy()
+    torn[6] = torn[0]
+    clip = replace(walk, frames=torn)
+    (block,) = heat_block(clip, score(clip, "residual_flow"))
+    assert "frame 6" in block.caption
+    assert block.image.shape[:2] == (256, 2 * 256 + block.image.shape[1] % 256)
+    grey = replace(walk, frames=np.full_like(walk.frames, 90))
+    assert heat_block(grey, score(grey, "residual_flow")) == []
+
+
+def test_report_shows_what_is_forgotten():
+    found = SimpleNamespace(value=0.5, details={"curve_away_frames": [8.0, 20.0], "curve_share": [0.9, 0.1]})
+    (block,) = forgetting_block(SimpleNamespace(scores={"revisit": found}))
+    assert is_picture(block.image)
+    assert forgetting_block(SimpleNamespace(scores={})) == []
