@@ -1,5 +1,6 @@
 """`worldsim validate`: measure the evaluators' own accuracy and write their validity cards."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from worldsim.errors import ConfigError
 
 SUITES = {"bounce": "physics", "room": "geometry"}
 PICTURE = ("quality", "fidelity")
+# Columns of the table where it goes to a file.
+FILE_WIDTH = 160
 # Statistics of the picture alone: near ½ on pairs that are matched in appearance.
 BASELINES = ("flicker", "blur", "freeze")
 
@@ -59,7 +62,7 @@ class Options:
 
 def run(options: Options) -> None:
     """Measures, prints a table, writes the cards."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
     named = options.evaluators.split(",") if options.evaluators else SUITES.get(options.world, options.world)
     judged, baselines = Suite.of(named).evaluators, BASELINES
     if options.world in PICTURE:
