@@ -23,7 +23,19 @@ STEPS = 6
 WORK = """
 import json, sys
 from worldsim.training import TrainConfig, train
-train(TrainConfig.from_dict(json.loads(sys.argv[1])), out=sys.argv[2], resume=True, show_progress=False)
+from worldsim.training.learner import Learner
+from worldsim.training.team import local
+
+config, honest = TrainConfig.from_dict(json.loads(sys.argv[1])), Learner.update
+
+def update(self):
+    held = sum(local(p).numel() for p in self.parameters) / sum(p.numel() for p in self.parameters)
+    if self.folder.name == "dynamics":
+        assert 0.3 < held < 0.7 if config.shard else held == 1.0, held  # of the weights, in this process
+    return honest(self)
+
+Learner.update = update
+train(config, out=sys.argv[2], resume=True, show_progress=False)
 """
 
 
@@ -59,7 +71,7 @@ def in_two_processes(config: TrainConfig, out: Path) -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=400,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
