@@ -39,6 +39,7 @@ KINDS = {
     "norms and activations": ("norm", "gelu", "silu", "rsqrt", "pow", "mean", "sum", "tanh"),
     "other arithmetic": ("addcmul", "mul", "add", "sub", "div", "cos", "sin", "polar", "where", "clamp"),
 }
+FIGURES = ("one_environment", "sixteen_environments", "endurance", "oasis_shaped", "mixed_sizes")
 # Frames, latent rows and columns of clips in a batch of mixed sizes: square, wide, tall; short and long.
 MIXED = [(16, 8, 8), (8, 8, 16), (4, 16, 16), (16, 4, 8), (12, 16, 8), (1, 16, 16), (8, 8, 8), (16, 8, 4)]
 
@@ -275,7 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--world", default="bounce", help="shipped name or directory of a checkpoint")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--only", nargs="+", default=(), help="names of the figures wanted; all by default")
+    parser.add_argument("--only", nargs="+", default=FIGURES, choices=FIGURES, help="which figures; all by default")
     parser.add_argument("--steps", type=int, default=100, help="timed steps of the shipped world")
     parser.add_argument("--late", type=int, default=5000, help="frames of the long episode")
     parser.add_argument("--width", type=int, default=256, help="width of the Oasis-shaped model (released: 1024)")
@@ -295,7 +296,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "load_average_before": round(os.getloadavg()[0], 1),
         "matrix_gflop_per_s": round(rate / 1e9, 1),
-        **{name: measure() for name, measure in measures.items() if name in (options.only or measures)},
+        **{name: measure() for name, measure in measures.items() if name in options.only},
         "load_average_after": round(os.getloadavg()[0], 1),
     }
     print(json.dumps(figures, indent=2))

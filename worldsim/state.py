@@ -255,7 +255,7 @@ class State:
         if meta.get("format") != _FORMAT:
             raise _not_a_state(path, "another kind of file")
         try:
-            cache = RingCache(*(tensors.pop(f"cache.{k}") for k in _CACHE), sinks=int(meta["sinks"]))
+            cache = RingCache(*(tensors.pop(f"cache.{k}") for k in _CACHE), sinks=int(meta.get("sinks", 0)))
             state = cls(
                 cache=cache,
                 text=tensors.pop("text", None),
