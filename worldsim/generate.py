@@ -21,6 +21,8 @@ from worldsim.transformer import Conditions
 from worldsim.video import check_frames, from_model, to_model
 
 OVERLAP = 4  # latent frames that a window shares with what is already known
+# Frames that a window adds to the past: bodies fade from frames far from any that is known (docs/simulator.md).
+BACKWARD_FRAMES = 2
 WINDOW_STEPS = 8  # denoising steps of frames that come at once: they need more than the next frame does
 
 
@@ -101,7 +103,7 @@ def extend(
     later = _encode(simulator, frames)
     added = num_frames
     while added > 0:
-        count = min(added, _longest(simulator) - 1)
+        count = min(added, BACKWARD_FRAMES, _longest(simulator) - 1)
         known = later[:, : _longest(simulator) - count]
         unknown = torch.zeros_like(known[:, :1]).expand(-1, count, -1, -1, -1)
         window = torch.cat((unknown, known), dim=1)
