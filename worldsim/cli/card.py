@@ -11,6 +11,7 @@ from rich.table import Table
 
 from worldsim.checkpoint import Checkpoint, resolve
 from worldsim.cli.card_bounce import bounce_figures
+from worldsim.cli.card_control import control_figures
 from worldsim.cli.card_figures import Figure, as_rows, measure
 from worldsim.cli.demo_cases import FRESH_SEED, GIVEN, record_truth, world_of
 from worldsim.files import write_text
@@ -44,6 +45,7 @@ def run(options: Options) -> None:
     world = world_of(simulator)
     episodes = record_truth(world, simulator, cases=options.cases, frames=options.frames, seed=options.seed)
     figures = measure(simulator, [e for e, _ in episodes], seed=options.seed, still_camera=world.title == "Bounce")
+    figures += control_figures(simulator, cases=options.cases, seed=options.seed)
     if world.title == "Bounce":
         figures += bounce_figures(simulator, cases=options.cases, seed=options.seed)
     _print(figures, options.checkpoint)
