@@ -22,8 +22,6 @@ from eval.uncertainty import standard_error
 # Larger frames are reduced to this shorter side: the residual is measured in 256ths of the picture anyway.
 SWEEP_SIDE = 128
 TSED_SIDE = 128
-# Half the part of a flow's window that weighs most, at a shorter side of 256.
-_HALF_WINDOW_PX = 8
 # Parallax below this (pixels at a shorter side of 256) leaves the epipolar line undefined by matching noise.
 NO_BASELINE_PX = 1.0
 
@@ -75,9 +73,6 @@ def sweep_clip(
         planes: Number of hypotheses between them.
         left_out: (T, H, W) bool, pixels of moving objects, or None.
 
-    Hidden pixels and those outside a neighbour are left out with a margin of half the flow's window, which mixes what
-    lies beyond into the flow.
-
     Yields:
         One `Swept` a pair, in order of the target.
 
@@ -110,8 +105,8 @@ def sweep_clip(
         neighbours, explained = found[target]
         energy = guards.texture_energy(frames[target])
         for index, (source, neighbour) in enumerate(neighbours):
-            unseen = hidden(explained, index, neighbour, found[source][1].inverse_depth, K) | ~explained.inside[index]
-            tested = (energy > needed) & ~_widened(unseen)
+            tested = explained.inside[index] & (energy > needed)
+            tested &= ~hidden(explained, index, neighbour, found[source][1].inverse_depth, K)
             if left_out is not None:
                 tested &= ~left_out[target]
             yield Swept(
@@ -122,12 +117,6 @@ def sweep_clip(
                 margin_px=flow_margin_px(float(explained.noise_levels[index]), energy),
             )
         found.pop(target - reach, None)
-
-
-def _widened(mask: np.ndarray) -> np.ndarray:
-    """A mask (H, W) and the pixels within half a window of optical flow of it."""
-    reach = 2 * round(_HALF_WINDOW_PX * min(mask.shape) / 256) + 1
-    return cv2.dilate(mask.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
 
 
 def movers(clip: Clip) -> np.ndarray | None:
