@@ -151,7 +151,9 @@ def card_status(found: Score) -> str:
         return "not validated"
     if not card.is_of(found.provenance):
         return "card is of another version"
-    return ": ".join(filter(None, ["validated" if card.passed else "card not passed", card.summary]))
+    if card.passed:
+        return ": ".join(filter(None, ["validated", card.summary]))
+    return f"card not passed: {'; '.join(card.failures)}"
 
 
 def show_value(value: float, uncertainty: float | None = None, unit: str = "") -> str:

@@ -55,6 +55,15 @@ def build(job: Job) -> list[Case]:
     return _fidelity_cases(job) if job.evaluator in DEPARTURES else _quality_cases(job)
 
 
+PARITY: Mapping[str, str] = {
+    "ssim": "equal to the definition, window by window (tests/eval/test_fidelity.py)",
+    "perceptual": "equal to the published network to 1e-5 (tests/eval/test_perceptual.py)",
+    "physics_iq_agreement": "masks and metrics equal the published code's (tests/eval/test_physics_iq.py)",
+    "velocity_error": "its model, PhyWorld's error, equals the published code (tests/eval/test_phyworld.py)",
+}
+"""How far measures agree with published ones."""
+
+
 # --- defects of the picture -------------------------------------------------------------------------------------------
 
 

@@ -73,7 +73,12 @@ def run(options: Options) -> None:
         trials = _measure(options, Suite.of([*(e.name for e in judged), *BASELINES]), console)
     requirements = Requirements(pairs=min(Requirements.pairs, options.pairs))
     cards = [
-        (e, make_card(e, trials, mode=_mode(options, e), baselines=baselines, requirements=requirements))
+        (
+            e,
+            make_card(
+                e, trials, mode=_mode(options, e), baselines=baselines, requirements=requirements, parity=_parity(e)
+            ),
+        )
         for e in judged
     ]
     console.print(_table(cards, requirements))
@@ -123,6 +128,10 @@ def _mode(options: Options, evaluator: Evaluator) -> str:
     if options.world in PICTURE:
         return evaluator.name
     return planted_room.deciding_mode(evaluator.name, options.size) if options.world == "room" else "pixels"
+
+
+def _parity(evaluator: Evaluator) -> str:
+    return planted_picture.PARITY.get(evaluator.name, "no published reference")
 
 
 def _compare(cards: list[tuple[Evaluator, Card]]) -> None:
