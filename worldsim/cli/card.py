@@ -13,6 +13,7 @@ from worldsim.checkpoint import Checkpoint, resolve
 from worldsim.cli.card_bounce import bounce_figures
 from worldsim.cli.card_control import control_figures
 from worldsim.cli.card_figures import Figure, as_rows, measure
+from worldsim.cli.card_room import room_figures
 from worldsim.cli.demo_cases import FRESH_SEED, GIVEN, record_truth, world_of
 from worldsim.files import write_text
 from worldsim.simulator import load
@@ -48,6 +49,8 @@ def run(options: Options) -> None:
     figures += control_figures(simulator, cases=options.cases, seed=options.seed)
     if world.title == "Bounce":
         figures += bounce_figures(simulator, cases=options.cases, seed=options.seed)
+    else:
+        figures += room_figures(simulator, cases=options.cases, seed=options.seed)
     _print(figures, options.checkpoint)
     if options.write:
         folder = resolve(options.checkpoint)
