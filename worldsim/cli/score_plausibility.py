@@ -185,7 +185,8 @@ def _surprise(simulator: Simulator, name: str) -> Judge:
         actions = np.stack([np.asarray(c.actions) for c in clips])
         # One seed: both clips of a pair are noised alike.
         found = simulator.surprise(np.stack([c.frames for c in clips]), actions=actions, text=texts)
-        seen = found[:, 1:]  # the first frame has no past
+        # The first frame has no past. Rounding of the arithmetic (1e-8) must not decide between equal clips.
+        seen = found[:, 1:].astype(float).round(6)
         return {f"{name}_mean": seen.mean(axis=1).tolist(), f"{name}_peak": seen.max(axis=1).tolist()}
 
     return judge
