@@ -13,7 +13,7 @@ from eval.fidelity import psnr
 from eval.physics.velocity import velocity_error
 from worldsim.cli.bounce_reader import agreement, read_bodies
 from worldsim.cli.card_figures import Figure, mean_figure
-from worldsim.cli.demo_cases import FRESH_SEED, GIVEN
+from worldsim.cli.demo_cases import FRESH_SEED, GIVEN, go_on
 from worldsim.cli.worlds import HELD_FRAMES
 from worldsim.simulator import Simulator
 
@@ -169,22 +169,7 @@ def _true_videos(simulator: Simulator, actions: np.ndarray, seed: int, *, split:
 
 
 def _dream(simulator: Simulator, given: np.ndarray, actions: np.ndarray, texts: Sequence[str], seed: int) -> np.ndarray:
-    """(B, T, H, W, 3): the given frames, then the dream under the actions."""
-    known = simulator.checkpoint.model.config.text is not None
-    videos = []
-    for i in range(0, len(given), _BATCH):
-        part = slice(i, i + _BATCH)
-        seeds = [seed + k for k in range(i, i + len(given[part]))]
-        state, _ = simulator.reset(
-            frames=given[part],
-            actions=actions[part, : GIVEN - 1],
-            text=list(texts[part]) if known else None,
-            seed=seeds,
-        )
-        made = list(given[part].swapaxes(0, 1))
-        for t in range(GIVEN - 1, actions.shape[1]):
-            step = simulator.step(state, actions[part, t], donate=True)
-            state = step.state
-            made.append(step.frames)
-        videos.append(np.stack(made, axis=1))
-    return np.concatenate(videos)
+    """(B, T, H, W, 3): the given frames, then the dream under the actions, made in batches that fit in memory."""
+    starts = range(0, len(given), _BATCH)
+    parts = ((slice(i, i + _BATCH), seed + i) for i in starts)
+    return np.concatenate([go_on(simulator, given[p], actions[p], texts[p], seed=s)[0] for p, s in parts])

@@ -15,7 +15,7 @@ from eval.physics.plausibility import auroc
 from eval.physics.velocity import velocity_error
 from eval.uncertainty import mean_interval
 from worldsim.checkpoint import Checkpoint
-from worldsim.cli.demo_cases import GIVEN
+from worldsim.cli.demo_cases import GIVEN, go_on
 from worldsim.data import Episode
 from worldsim.simulator import Simulator
 from worldsim.transformer import VideoDiT
@@ -57,9 +57,10 @@ def measure(simulator: Simulator, episodes: Sequence[Episode], *, seed: int, sti
     """
     truth = np.stack([e.frames for e in episodes])
     actions = np.stack([np.asarray(e.actions) for e in episodes])
-    dreamt, rewards = _roll(simulator, episodes, truth, actions, seed=seed)
-    swapped, _ = _roll(simulator, episodes, truth, np.roll(actions, 1, axis=0), seed=seed)
-    floor, _ = _roll(untrained(simulator), episodes, truth, actions, seed=seed)
+    given, texts = truth[:, :GIVEN], [e.caption for e in episodes]
+    dreamt, rewards = go_on(simulator, given, actions, texts, seed=seed)
+    swapped, _ = go_on(simulator, given, np.roll(actions, 1, axis=0), texts, seed=seed)
+    floor, _ = go_on(untrained(simulator), given, actions, texts, seed=seed)
     held = np.repeat(truth[:, GIVEN - 1 : GIVEN], truth.shape[1], axis=1)
     decoded = _through_the_tokenizer(simulator, truth)
     rng = np.random.default_rng(seed)
@@ -88,22 +89,6 @@ def measure(simulator: Simulator, episodes: Sequence[Episode], *, seed: int, sti
     if still_camera:
         figures += _velocities(dreamt, truth, simulator.fps, rng)
     return figures + _rewards(rewards, np.stack([e.rewards for e in episodes])[:, GIVEN - 1 :])
-
-
-def _roll(
-    simulator: Simulator, episodes: Sequence[Episode], truth: np.ndarray, actions: np.ndarray, *, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Dreams (B, T, H, W, 3) and predicted rewards (B, T - GIVEN)."""
-    texts = [e.caption or None for e in episodes] if simulator.checkpoint.model.config.text else None
-    seeds = [seed + k for k in range(len(episodes))]
-    state, _ = simulator.reset(frames=truth[:, :GIVEN], actions=actions[:, : GIVEN - 1], text=texts, seed=seeds)
-    frames, rewards = list(truth[:, :GIVEN].swapaxes(0, 1)), []
-    for t in range(GIVEN - 1, actions.shape[1]):
-        step = simulator.step(state, actions[:, t], donate=True)
-        state = step.state
-        frames.append(step.frames)
-        rewards.append(step.rewards)
-    return np.stack(frames, axis=1), np.stack(rewards, axis=1)
 
 
 def untrained(simulator: Simulator) -> Simulator:

@@ -137,19 +137,40 @@ def dream(simulator: Simulator, episodes: Sequence[Episode], *, seed: int) -> np
 
     All episodes are of one length; they are stepped together.
     """
-    frames = np.stack([e.frames for e in episodes])
-    actions = np.stack([e.actions for e in episodes])
-    texts = [e.caption or None for e in episodes] if simulator.checkpoint.model.config.text else None
-    given = frames[:, :GIVEN]
+    given = np.stack([e.frames[:GIVEN] for e in episodes])
+    actions = np.stack([np.asarray(e.actions) for e in episodes])
+    return go_on(simulator, given, actions, [e.caption for e in episodes], seed=seed)[0]
+
+
+def go_on(
+    simulator: Simulator, given: np.ndarray, actions: np.ndarray, texts: Sequence[str | None], *, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Dreams a batch of episodes on from their first frames.
+
+    Args:
+        simulator: The learned world.
+        given: uint8 (B, GIVEN, H, W, 3).
+        actions: (B, T - 1, ...), those between the given frames included.
+        texts: A caption of each, or None; left out for a world without text.
+        seed: Of the first; the others count up from it.
+
+    Returns:
+        uint8 (B, T, H, W, 3), the given frames first, and the rewards (B, T - GIVEN) that the world predicts.
+    """
+    known = simulator.checkpoint.model.config.text is not None
     state, _ = simulator.reset(
-        frames=given, actions=actions[:, : GIVEN - 1], text=texts, seed=[seed + k for k in range(len(episodes))]
+        frames=given,
+        actions=actions[:, : GIVEN - 1],
+        text=[text or None for text in texts] if known else None,
+        seed=[seed + k for k in range(len(given))],
     )
-    made = []
+    frames, rewards = list(given.swapaxes(0, 1)), []
     for t in range(GIVEN - 1, actions.shape[1]):
         step = simulator.step(state, actions[:, t], donate=True)
         state = step.state
-        made.append(step.frames)
-    return np.concatenate([given, np.stack(made, axis=1)], axis=1)
+        frames.append(step.frames)
+        rewards.append(step.rewards)
+    return np.stack(frames, axis=1), np.stack(rewards, axis=1)
 
 
 def make_cases(world: World, simulator: Simulator, *, cases: int, frames: int, seed: int) -> list[Case]:
