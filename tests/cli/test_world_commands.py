@@ -1,13 +1,17 @@
 """The commands that train and run learned worlds, from a dataset to videos, through the command line."""
 
+import importlib
+import json
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
+import tyro
 
 import envs  # noqa: F401 - registers the worlds
 from worldsim.checkpoint import load_checkpoint
-from worldsim.cli import main
+from worldsim.cli import COMMANDS, main
 from worldsim.data import record
 from worldsim.video import read_video, write_video
 
@@ -56,6 +60,24 @@ def test_show_prints_the_configuration_and_trains_nothing(tmp_path: Path, capsys
     assert main(["train", "tiny", "--data", "nowhere", "--out", str(out), "--show", "--set", "seed=7"]) == 0
     assert '"seed": 7' in capsys.readouterr().out
     assert not out.exists()
+
+
+def test_an_option_that_is_given_again_adds_to_what_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ["--set", "seed=7", "optimiser.steps=3", "--set", "model.width=64", "-s", "seed=8"]
+    assert main(["train", "tiny", "--data", "nowhere", "--show", *changes]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["seed"], shown["optimiser"]["steps"], shown["model"]["width"]) == (8, 3, 64)
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_no_command_forgets_earlier_values_of_an_option(name: str) -> None:
+    options = importlib.import_module(COMMANDS[name][0]).Options
+    for field, hint in get_type_hints(options, include_extras=True).items():
+        plain = get_type_hints(options)[field]
+        if get_args(plain)[1:] != (Ellipsis,):
+            continue  # one value, or a fixed number of them
+        marks = {mark for layer in (hint, *get_args(hint)) for mark in getattr(layer, "__metadata__", ())}
+        assert {tyro.conf.UseAppendAction, tyro.conf.Positional[int].__metadata__[0]} & marks, field
 
 
 def test_rollout_writes_what_was_asked_for(world: Path, tmp_path: Path) -> None:

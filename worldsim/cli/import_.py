@@ -7,6 +7,7 @@ from typing import Literal
 import tyro
 
 from worldsim.checkpoint import save_checkpoint
+from worldsim.cli.options import Many, flat
 from worldsim.compat.open_oasis import ACTIONS, import_open_oasis
 
 _CARD = """# Oasis, imported
@@ -31,7 +32,7 @@ class Options:
         frame_size: Height and width of the frames.
         window: Frames that the transformer was trained on.
         vae_heads: Attention heads of the tokenizer.
-        action_names: Names of the entries of an action.
+        action_names: Names of the entries of an action; those of the released model by default.
         fps: Frames per second.
         steps: Denoising steps a frame.
     """
@@ -43,20 +44,21 @@ class Options:
     frame_size: tuple[int, int] = (360, 640)
     window: int = 32
     vae_heads: int = 16
-    action_names: tuple[str, ...] = ACTIONS
+    action_names: Many[str] = ()
     fps: float = 20.0
     steps: int = 10
 
 
 def run(options: Options) -> None:
     """Converts, and says what was written."""
+    names = flat(options.action_names) if options.action_names else ACTIONS
     checkpoint = import_open_oasis(
         options.dit,
         options.vae,
         frame_size=options.frame_size,
         window=options.window,
         vae_heads=options.vae_heads,
-        action_names=options.action_names,
+        action_names=names,
         fps=options.fps,
         steps=options.steps,
     )
@@ -69,8 +71,8 @@ def run(options: Options) -> None:
         fps=options.fps,
         window=options.window,
         steps=options.steps,
-        actions=", ".join(options.action_names) or "none",
+        actions=", ".join(names) or "none",
     )
     path = save_checkpoint(checkpoint, options.out, card=card)
     weights = sum(p.numel() for module in (checkpoint.model, checkpoint.tokenizer) for p in module.parameters())
-    print(f"{path}: {weights:,} weights, {height}x{width} pixels, {len(options.action_names)} action entries")
+    print(f"{path}: {weights:,} weights, {height}x{width} pixels, {len(names)} action entries")

@@ -13,6 +13,7 @@ import gymnasium as gym
 import tyro
 
 from envs.policies import RandomPolicy  # importing `envs` registers the worlds
+from worldsim.cli.options import Many, flat
 from worldsim.data import record
 from worldsim.data.rollout import make_env
 from worldsim.errors import ConfigError, UnknownNameError
@@ -51,7 +52,7 @@ class Options:
     resize: tuple[int, int] | None = None
     fps: float | None = None
     truth: bool = True
-    env: tuple[str, ...] = ()
+    env: Many[str] = ()
     progress: bool = True
 
 
@@ -60,7 +61,7 @@ def run(options: Options) -> None:
     # Recording opens no window; without a display pygame would otherwise look for one.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     _ask_for_prefix(options.env_id)
-    env_kwargs = _env_arguments(options.env)
+    env_kwargs = _env_arguments(flat(options.env))
     dataset = record(
         options.env_id,
         _policy(options, env_kwargs),

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from worldsim.cli.options import Many, flat
 from worldsim.errors import ConfigError, UnknownNameError
 from worldsim.training import TrainConfig, train
 from worldsim.training.presets import preset, second_phase
@@ -35,7 +36,7 @@ class Options:
     data: Path
     out: Path = Path("runs/world")
     second_phase: Path | None = None
-    set: Annotated[tuple[str, ...], tyro.conf.arg(aliases=["-s"])] = ()
+    set: Annotated[Many[str], tyro.conf.arg(aliases=["-s"])] = ()
     resume: bool = False
     show: bool = False
     progress: bool = True
@@ -46,7 +47,7 @@ def run(options: Options) -> None:
     config = preset(options.preset, str(options.data))
     if options.second_phase is not None:
         config = second_phase(config, str(options.second_phase))
-    config = changed(config, options.set)
+    config = changed(config, flat(options.set))
     if options.show:
         print(json.dumps(config.to_dict(), indent=1))
         return

@@ -16,6 +16,7 @@ from eval.judging import Requirements, make_card, save_card
 from eval.score import Evaluator
 from eval.validity import Case, Trial, measure
 from worldsim.cli import planted, planted_picture, planted_room
+from worldsim.cli.options import Many, flat
 from worldsim.cli.planted import FIRST_HELD_OUT_SEED
 from worldsim.errors import ConfigError
 
@@ -52,7 +53,7 @@ class Options:
     pairs: int = 30
     lawful: int = 200
     size: int = 64
-    sizes: tuple[int, ...] = ()
+    sizes: Many[int] = ()
     first_seed: int = FIRST_HELD_OUT_SEED
     workers: int = 1
     out: Path = CARDS_DIR
@@ -111,7 +112,7 @@ def _plan(options: Options, suite: Suite) -> tuple[Sequence[object], Callable[..
         return planted_picture.jobs(suite.evaluators[0].name, **asked), planted_picture.build
     if options.world == "room":
         every = planted_room.jobs(**asked)
-        return [j for j in every if not options.sizes or j.size in options.sizes], planted_room.build
+        return [j for j in every if not options.sizes or j.size in flat(options.sizes)], planted_room.build
     planned = planted.jobs(options.world, lawful=options.lawful, **asked)
     return [j for j in planned if _concerns(j, suite) or not options.check], planted.build
 
