@@ -23,13 +23,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from worldsim.config import ModelConfig
 from worldsim.dynamics import Dynamics
+from worldsim.nn.masks import causal_mask
 from worldsim.noise import clean_from_prediction
 from worldsim.sampler import level_grid, sample
 from worldsim.sampling import Sampling
 from worldsim.simulator import Simulator, load
 from worldsim.sizes import cost
 from worldsim.state import State, frame_noise
-from worldsim.transformer import Clip, Conditions, VideoDiT, causal_mask
+from worldsim.transformer import Clip, Conditions, VideoDiT
 
 # Operators by what they do; the first that fits counts.
 KINDS = {

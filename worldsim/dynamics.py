@@ -13,12 +13,13 @@ from torch import Tensor
 
 from worldsim.errors import ConfigError, FramesError, StateError
 from worldsim.nn.cache import RingCache
+from worldsim.nn.masks import causal_mask
 from worldsim.nn.passes import Plan, TextKeys
 from worldsim.noise import VariancePreserving, clean_from_prediction, mix, source
 from worldsim.sampler import level_grid, sample
 from worldsim.sampling import Sampling
 from worldsim.state import State, frame_noise
-from worldsim.transformer import Conditions, VideoDiT, causal_mask
+from worldsim.transformer import Conditions, VideoDiT
 
 _CONTEXT_STREAM, _ERROR_STREAM = 1, 2  # of `frame_noise`; stream 0 starts frames
 

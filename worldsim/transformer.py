@@ -14,32 +14,22 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.config import ModelConfig
-from worldsim.errors import FramesError, TextError
 from worldsim.nn.blocks import HALVES, PARTS, Block, DenseLayout, Layout, PackedLayout, StepLayout, modulate
 from worldsim.nn.cache import RingCache
-from worldsim.nn.ends import LEVEL_FEATURES, Outcome, level_features
-from worldsim.nn.passes import Clip, Conditions, Output, Plan, Record, TextKeys
-from worldsim.nn.rope import grid_rotation, temporal_rotation
-from worldsim.noise import path_named
+from worldsim.nn.ends import Entrance, Outcome
+from worldsim.nn.passes import Clip, Conditions, Output, Plan, Record, TextKeys, check_clips
+from worldsim.nn.rope import temporal_rotation
 from worldsim.text import TextEncoder
 
-__all__ = ["Clip", "Conditions", "Output", "VideoDiT", "causal_mask", "two_stream_mask"]
+__all__ = ["Clip", "Conditions", "Output", "VideoDiT"]
 
 
-class VideoDiT(nn.Module):
+class VideoDiT(Entrance):
     """Noisy latents, noise levels and conditions to predictions; reward and termination from clean frames."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.path = path_named(config.path)
+        super().__init__(config)
         d, heads = config.width, config.heads
-        self.patchify = nn.Linear(config.latent_channels * config.patch**2, d)
-        self.level = nn.Sequential(nn.Linear(LEVEL_FEATURES, d), nn.SiLU(), nn.Linear(d, d))
-        self.action = nn.Linear(config.action_dim, d) if config.action_dim else None
-        self.no_action = nn.Parameter(torch.zeros(d)) if config.action_dim else None
-        self.action_token = nn.Linear(d, d) if config.action_dim and config.action_token else None
-        self.camera = nn.Linear(config.camera_dim, d) if config.camera_dim else None
         self.text = TextEncoder(config.text, d, heads) if config.text else None
         self.text_pool = nn.Linear(d, d) if config.text else None
         shared = config.modulation == "shared"
@@ -69,11 +59,6 @@ class VideoDiT(nn.Module):
         """Runs the blocks through torch.compile: one block is compiled for each shape of batch, and serves for all."""
         for block in self._stack:
             block.compile(dynamic=False)
-
-    @property
-    def tokens_beside_patches(self) -> int:
-        """Tokens of a frame that are not patches."""
-        return int(self.action_token is not None)
 
     def encode_text(self, texts: list[str | None]) -> Tensor | None:
         """(B, L, D) memory of the texts; None stands for no text. None for a model without text."""
@@ -111,7 +96,7 @@ class VideoDiT(nn.Module):
             FramesError: If the latent grid is not divisible by the patch.
         """
         x, grid, c = self._enter(latents, levels, conditions)
-        time = temporal_rotation(positions, self._head_dim, dtype=x.dtype)
+        time = temporal_rotation(positions, self.head_dim, dtype=x.dtype)
         layout = DenseLayout(grid, time, mask, record)
         hidden = self._blocks(x, c, layout, self.text_keys(conditions.text))
         return Output(prediction=self._unpatched(self._patches(hidden, self._end(c), layout), latents), hidden=hidden)
@@ -128,7 +113,7 @@ class VideoDiT(nn.Module):
     ) -> None:
         """As `forward`, but only as far as the keys and values over time, which `record` receives."""
         x, grid, c = self._enter(latents, levels, conditions)
-        layout = DenseLayout(grid, temporal_rotation(positions, self._head_dim, dtype=x.dtype), mask, record)
+        layout = DenseLayout(grid, temporal_rotation(positions, self.head_dim, dtype=x.dtype), mask, record)
         self._remember(x, self._modulations(c), layout, self.text_keys(conditions.text))
 
     def forward_packed(self, clips: Sequence[Clip], *, bidirectional: bool = False) -> list[Output]:
@@ -145,7 +130,7 @@ class VideoDiT(nn.Module):
             FramesError: If there is no clip, or a latent grid is not divisible by the patch.
             TextError: If some clips have text and some have none.
         """
-        _check_clips(clips)
+        check_clips(clips)
         entered = [self._enter(c.latents[None], c.levels[None], c.conditions) for c in clips]
         shapes = [(x.shape[1], x.shape[2]) for x, _, _ in entered]
         x = torch.cat([x.flatten(0, 2) for x, _, _ in entered])
@@ -154,7 +139,7 @@ class VideoDiT(nn.Module):
         layout = PackedLayout(
             shapes,
             [grid for _, grid, _ in entered],
-            temporal_rotation(torch.cat([c.positions for c in clips]), self._head_dim, dtype=x.dtype),
+            temporal_rotation(torch.cat([c.positions for c in clips]), self.head_dim, dtype=x.dtype),
             None if bidirectional else self.config.window,
             0 if text is None else text.shape[1],
         )
@@ -178,14 +163,14 @@ class VideoDiT(nn.Module):
             text_keys: From `text_keys`.
         """
         batch = len(cache.frame)
-        action = self._action_embedding(batch, 1, conditions)
+        action = self.embed_action(batch, 1, conditions)
         c = self._condition(levels.expand(batch, -1), conditions, action)
         # Sinks stay as far away as the oldest frames of a window that has just filled: a distance known from training.
         nearest = cache.frame.clamp(max=cache.window - 1)
         return Plan(
-            time=temporal_rotation(cache.frame[:, None], self._head_dim, dtype=c.dtype),
-            sink_time=temporal_rotation(nearest[:, None], self._head_dim, dtype=c.dtype) if cache.sinks else None,
-            action_token=self._action_token(action),
+            time=temporal_rotation(cache.frame[:, None], self.head_dim, dtype=c.dtype),
+            sink_time=temporal_rotation(nearest[:, None], self.head_dim, dtype=c.dtype) if cache.sinks else None,
+            action_token=self.embed_action_token(action),
             modulations=[m.split(1, dim=1) for m in self._modulations(c)],
             ends=self._end(c).split(1, dim=1),
             text_keys=text_keys,
@@ -203,7 +188,7 @@ class VideoDiT(nn.Module):
         Returns:
             The prediction (B, 1, C, h, w), of the configured kind.
         """
-        x, grid = self._tokens(latent, plan.action_token)
+        x, grid = self.embed_latents(latent, plan.action_token)
         layout = StepLayout(grid, plan.time, cache, plan.sink_time)
         hidden = self._modulated(x, plan.modulations_of(index), layout, plan.text_keys)
         return self._unpatched(self._patches(hidden, plan.ends[index], layout), latent)
@@ -214,7 +199,7 @@ class VideoDiT(nn.Module):
         Returns:
             The last hidden tokens (B, 1, N, D), or None for a model without outcome heads.
         """
-        x, grid = self._tokens(latent, plan.action_token)
+        x, grid = self.embed_latents(latent, plan.action_token)
         layout = StepLayout(grid, plan.time, cache, plan.sink_time)
         if self.outcome is not None:
             return self._modulated(x, plan.modulations_of(index), layout, plan.text_keys)
@@ -226,54 +211,16 @@ class VideoDiT(nn.Module):
         assert self.outcome is not None, "the model has no outcome heads"
         return self.outcome(hidden)
 
-    @property
-    def _head_dim(self) -> int:
-        return self.config.width // self.config.heads
-
     def _enter(self, latents: Tensor, levels: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, F, N, D), the rotation of their places in the frame, and the condition of each frame (B, F, D)."""
         batch, frames = latents.shape[:2]
-        action = self._action_embedding(batch, frames, conditions)
-        x, grid = self._tokens(latents, self._action_token(action))
+        action = self.embed_action(batch, frames, conditions)
+        x, grid = self.embed_latents(latents, self.embed_action_token(action))
         return x, grid, self._condition(levels, conditions, action)
-
-    def _tokens(self, latents: Tensor, action_token: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Tokens (B, F, N, D), and the rotation of their places in the frame."""
-        p = self.config.patch
-        h, w = latents.shape[-2:]
-        if h % p or w % p:
-            raise FramesError(
-                expected=f"a latent grid divisible by the patch size {p}",
-                got=f"{h} x {w}",
-                remedy="Use frames whose height and width are multiples of the stride times the patch size.",
-            )
-        x = self.patchify(rearrange(latents, "B F C (h p) (w q) -> B F (h w) (C p q)", p=p, q=p))
-        kind, beside = self.config.grid_positions, self.tokens_beside_patches
-        grid = grid_rotation(h // p, w // p, self._head_dim, kind, x.dtype, x.device, beside=beside)
-        return x if action_token is None else torch.cat((x, action_token), dim=2), grid
-
-    def _action_embedding(self, batch: int, frames: int, conditions: Conditions) -> Tensor | None:
-        """(B, F, D), or None for a model without actions."""
-        if self.action is None or self.no_action is None:
-            return None
-        if conditions.actions is None:
-            return self.no_action.expand(batch, frames, -1)
-        embedded = self.action(conditions.actions)
-        if conditions.has_action is None:
-            return embedded
-        return torch.where(conditions.has_action[..., None], embedded, self.no_action.to(embedded.dtype))
-
-    def _action_token(self, action: Tensor | None) -> Tensor | None:
-        """(B, F, 1, D), or None for a model without such a token."""
-        return None if self.action_token is None or action is None else self.action_token(action).unsqueeze(2)
 
     def _condition(self, levels: Tensor, conditions: Conditions, action: Tensor | None) -> Tensor:
         """(B, F, D)."""
-        c = self.level(level_features(self.path.time(levels.float())).to(self.patchify.weight.dtype))
-        if action is not None:
-            c = c + action
-        if self.camera is not None and conditions.camera is not None:
-            c = c + self.camera(conditions.camera)
+        c = self.embed_condition(levels, conditions, action)
         if self.text_pool is not None and conditions.text is not None:
             c = c + self.text_pool(conditions.text.mean(dim=1))[:, None]
         return c
@@ -342,33 +289,3 @@ class VideoDiT(nn.Module):
         for block in self._stack:
             if block.shared_modulation:
                 nn.init.zeros_(block.offsets)
-
-
-def _check_clips(clips: Sequence[Clip]) -> None:
-    if not clips:
-        raise FramesError(expected="at least one clip", got="none", remedy="Pass some.")
-    if len({c.conditions.text is None for c in clips}) > 1:
-        raise TextError(
-            expected="text for every clip or for none",
-            got="some of each",
-            remedy="Encode None for clips without text: `encode_text([None])`.",
-        )
-
-
-def causal_mask(num_frames: int, window: int, *, device: torch.device | None = None) -> Tensor:
-    """(F, F) boolean: frame i sees frames i - window + 1 to i."""
-    i = torch.arange(num_frames, device=device)
-    gap = i[:, None] - i[None]
-    return (gap >= 0) & (gap < window)
-
-
-def two_stream_mask(num_frames: int, window: int, *, device: torch.device | None = None) -> Tensor:
-    """(2F, 2F) boolean for a clean stream followed by a noisy stream of the same frames.
-
-    A clean frame sees the clean past and itself; a noisy frame sees the clean past and itself. That is what a cached
-    step sees, for every frame of a sequence at once.
-    """
-    clean = causal_mask(num_frames, window, device=device)
-    itself = torch.eye(num_frames, dtype=torch.bool, device=device)
-    top = torch.cat((clean, torch.zeros_like(clean)), dim=1)
-    return torch.cat((top, torch.cat((clean & ~itself, itself), dim=1)))

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from worldsim.cli import main
 from worldsim.compat.open_oasis import CONTEXT_LEVEL, import_open_oasis
 from worldsim.errors import CheckpointError, ConfigError, FramesError
+from worldsim.nn.masks import causal_mask
 from worldsim.sampling import Sampling
 from worldsim.simulator import Simulator, load
-from worldsim.transformer import Conditions, causal_mask
+from worldsim.transformer import Conditions
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "open_oasis_tiny.safetensors"
 TOLERANCE = 1e-4

@@ -8,7 +8,8 @@ from tiny_worlds import MODEL, WINDOW, model
 
 from worldsim.errors import FramesError, TextError
 from worldsim.nn.attention import Packing, attend_packed
-from worldsim.transformer import Clip, Conditions, causal_mask
+from worldsim.nn.masks import causal_mask
+from worldsim.transformer import Clip, Conditions
 
 SHAPES = [(3, 4, 2), (6, 2, 2), (1, 2, 6), (6, 4, 2), (5, 6, 4)]  # frames, rows, columns
 

@@ -13,12 +13,13 @@ from tiny_worlds import MODEL, SIZE, WINDOW, checkpoint, pixels, randomised, sim
 
 from worldsim.checkpoint import save_checkpoint
 from worldsim.errors import ActionError, ConfigError, FramesError, StateError, TextError
+from worldsim.nn.masks import causal_mask
 from worldsim.noise import clean_from_prediction, mix
 from worldsim.sampler import level_grid, sample
 from worldsim.sampling import Sampling
 from worldsim.simulator import Simulator, load
 from worldsim.state import State, frame_noise
-from worldsim.transformer import Conditions, causal_mask
+from worldsim.transformer import Conditions
 from worldsim.video import to_model
 
 # Networks compute a row of a batch, or a frame of a window, with other matrix shapes than alone; over a rollout the

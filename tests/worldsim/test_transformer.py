@@ -7,7 +7,8 @@ from tiny_worlds import MODEL, WINDOW, model, randomised
 from worldsim.errors import FramesError
 from worldsim.nn.cache import RingCache
 from worldsim.nn.ends import level_features
-from worldsim.transformer import Conditions, VideoDiT, causal_mask, two_stream_mask
+from worldsim.nn.masks import causal_mask, two_stream_mask
+from worldsim.transformer import Conditions, VideoDiT
 
 FRAMES, GRID = 7, (4, 2)
 

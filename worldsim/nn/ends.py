@@ -1,10 +1,20 @@
-"""What stands before and after the blocks: features of the noise level, and the heads of reward and termination."""
+"""What stands before and after the blocks: how latents and conditions enter; the heads of reward and termination.
+
+Shape legend: B sequences, F latent frames, C latent channels, h x w latent grid, N tokens of a frame, D width.
+"""
 
 import math
 from functools import lru_cache
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
+
+from worldsim.config import ModelConfig
+from worldsim.errors import FramesError
+from worldsim.nn.passes import Conditions
+from worldsim.nn.rope import grid_rotation
+from worldsim.noise import path_named
 
 LEVEL_FEATURES = 256
 
@@ -20,6 +30,84 @@ def level_features(time: Tensor) -> Tensor:
 def _level_frequencies(device: torch.device) -> Tensor:
     half = LEVEL_FEATURES // 2
     return torch.exp(-torch.arange(half, device=device, dtype=torch.float32) * (math.log(1e4) / half))
+
+
+class Entrance(nn.Module):
+    """Patches become tokens; noise level, action and camera the condition of a frame.
+
+    A base class rather than a part of the transformer: its weights keep their names.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.path = path_named(config.path)
+        d = config.width
+        self.patchify = nn.Linear(config.latent_channels * config.patch**2, d)
+        self.level = nn.Sequential(nn.Linear(LEVEL_FEATURES, d), nn.SiLU(), nn.Linear(d, d))
+        self.action = nn.Linear(config.action_dim, d) if config.action_dim else None
+        self.no_action = nn.Parameter(torch.zeros(d)) if config.action_dim else None
+        self.action_token = nn.Linear(d, d) if config.action_dim and config.action_token else None
+        self.camera = nn.Linear(config.camera_dim, d) if config.camera_dim else None
+
+    @property
+    def head_dim(self) -> int:
+        """Size of an attention head."""
+        return self.config.width // self.config.heads
+
+    @property
+    def tokens_beside_patches(self) -> int:
+        """Tokens of a frame that are not patches."""
+        return int(self.action_token is not None)
+
+    def embed_latents(self, latents: Tensor, action_token: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Latents (B, F, C, h, w) to tokens (B, F, N, D), and the rotation of their places in the frame.
+
+        Raises:
+            FramesError: If the latent grid is not divisible by the patch.
+        """
+        p = self.config.patch
+        h, w = latents.shape[-2:]
+        if h % p or w % p:
+            raise FramesError(
+                expected=f"a latent grid divisible by the patch size {p}",
+                got=f"{h} x {w}",
+                remedy="Use frames whose height and width are multiples of the stride times the patch size.",
+            )
+        x = self.patchify(rearrange(latents, "B F C (h p) (w q) -> B F (h w) (C p q)", p=p, q=p))
+        kind, beside = self.config.grid_positions, self.tokens_beside_patches
+        grid = grid_rotation(h // p, w // p, self.head_dim, kind, x.dtype, x.device, beside=beside)
+        return x if action_token is None else torch.cat((x, action_token), dim=2), grid
+
+    def embed_action(self, batch: int, frames: int, conditions: Conditions) -> Tensor | None:
+        """(B, F, D), or None for a model without actions."""
+        if self.action is None or self.no_action is None:
+            return None
+        if conditions.actions is None:
+            return self.no_action.expand(batch, frames, -1)
+        embedded = self.action(conditions.actions)
+        if conditions.has_action is None:
+            return embedded
+        return torch.where(conditions.has_action[..., None], embedded, self.no_action.to(embedded.dtype))
+
+    def embed_action_token(self, action: Tensor | None) -> Tensor | None:
+        """(B, F, 1, D), or None for a model without such a token."""
+        return None if self.action_token is None or action is None else self.action_token(action).unsqueeze(2)
+
+    def embed_condition(self, levels: Tensor, conditions: Conditions, action: Tensor | None) -> Tensor:
+        """What frames are modulated by, text apart: (B, F, D).
+
+        Args:
+            levels: (B, F) noise levels.
+            conditions: Of the frames.
+            action: From `embed_action`.
+        """
+        c = self.level(level_features(self.path.time(levels.float())).to(self.patchify.weight.dtype))
+        if action is not None:
+            c = c + action
+        if self.camera is not None and conditions.camera is not None:
+            c = c + self.camera(conditions.camera)
+        return c
 
 
 class Outcome(nn.Module):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from worldsim.errors import FramesError, TextError
+
 TextKeys = Sequence[tuple[Tensor, Tensor] | None]
 """Each block's keys and values of the text, (B, L, H, D / H) each."""
 
@@ -60,6 +62,18 @@ class Clip:
     levels: Tensor
     positions: Tensor
     conditions: Conditions
+
+
+def check_clips(clips: Sequence[Clip]) -> None:
+    """Raises FramesError without any clip, TextError if some have text and some have none."""
+    if not clips:
+        raise FramesError(expected="at least one clip", got="none", remedy="Pass some.")
+    if len({c.conditions.text is None for c in clips}) > 1:
+        raise TextError(
+            expected="text for every clip or for none",
+            got="some of each",
+            remedy="Encode None for clips without text: `encode_text([None])`.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worldsim.nn.masks import two_stream_mask
 from worldsim.noise import clean_from_prediction, mix, source
 from worldsim.training.config import DynamicsConfig
 from worldsim.training.draws import Source, normal, shared_source, uniform
-from worldsim.transformer import Conditions, VideoDiT, two_stream_mask
+from worldsim.transformer import Conditions, VideoDiT
 
 
 @dataclass(frozen=True, kw_only=True)
