@@ -17,11 +17,11 @@ from worldsim.config import ModelConfig
 from worldsim.nn.blocks import HALVES, PARTS, Block, DenseLayout, Layout, PackedLayout, StepLayout, modulate
 from worldsim.nn.cache import RingCache
 from worldsim.nn.ends import Entrance, Outcome
-from worldsim.nn.passes import Clip, Conditions, Output, Plan, Record, TextKeys, check_clips
+from worldsim.nn.passes import Clip, Clips, Conditions, Output, Plan, Record, TextKeys, TimeMask, check_clips
 from worldsim.nn.rope import temporal_rotation
 from worldsim.text import TextEncoder
 
-__all__ = ["Clip", "Conditions", "Output", "VideoDiT"]
+__all__ = ["Clip", "Clips", "Conditions", "Output", "VideoDiT"]
 
 
 class VideoDiT(Entrance):
@@ -130,27 +130,45 @@ class VideoDiT(Entrance):
             FramesError: If there is no clip, or a latent grid is not divisible by the patch.
             TextError: If some clips have text and some have none.
         """
-        check_clips(clips)
-        entered = [self._enter(c.latents[None], c.levels[None], c.conditions) for c in clips]
-        shapes = [(x.shape[1], x.shape[2]) for x, _, _ in entered]
+        outputs = self.forward_mixed([c.alone() for c in clips], time="bidirectional" if bidirectional else "causal")
+        return [Output(prediction=out.prediction[0], hidden=out.hidden[0]) for out in outputs]
+
+    def forward_mixed(self, groups: Sequence[Clips], *, time: TimeMask) -> list[Output]:
+        """As `forward_packed`, of clips that come in groups of one shape each.
+
+        Args:
+            groups: At least one; either all with text or all without.
+            time: Who sees whom over time.
+
+        Returns:
+            For each group what `forward` returns of it.
+
+        Raises:
+            FramesError: If there is no group, or a latent grid is not divisible by the patch.
+            TextError: If some groups have text and some have none.
+        """
+        check_clips(groups)
+        entered = [self._enter(g.latents, g.levels, g.conditions) for g in groups]
+        shapes = [(x.shape[0], x.shape[1], x.shape[2]) for x, _, _ in entered]
         x = torch.cat([x.flatten(0, 2) for x, _, _ in entered])
-        texts = [c.conditions.text for c in clips if c.conditions.text is not None]
+        texts = [g.conditions.text for g in groups if g.conditions.text is not None]
         text = torch.cat(texts) if texts else None
         layout = PackedLayout(
             shapes,
             [grid for _, grid, _ in entered],
-            temporal_rotation(torch.cat([c.positions for c in clips]), self.head_dim, dtype=x.dtype),
-            None if bidirectional else self.config.window,
-            0 if text is None else text.shape[1],
+            [temporal_rotation(g.positions, self.head_dim, dtype=x.dtype) for g in groups],
+            window=None if time == "bidirectional" else self.config.window,
+            streams=2 if time == "two_streams" else 1,
+            text_tokens=0 if text is None else text.shape[1],
         )
-        condition = torch.cat([c[0] for _, _, c in entered])
+        condition = torch.cat([c.flatten(0, 1) for _, _, c in entered])
         tokens = self._blocks(x, condition, layout, self.text_keys(text))
         patches = self._patches(tokens, self._end(condition), layout)
-        ends = [f * n for f, n in shapes]
-        parts = zip(clips, shapes, tokens.split(ends), patches.split(ends), strict=True)
+        ends = [b * f * n for b, f, n in shapes]
+        parts = zip(groups, shapes, tokens.split(ends), patches.split(ends), strict=True)
         return [
-            Output(prediction=self._unpatched(p.unflatten(0, shape), clip.latents), hidden=t.unflatten(0, shape))
-            for clip, shape, t, p in parts
+            Output(prediction=self._unpatched(p.unflatten(0, shape), group.latents), hidden=t.unflatten(0, shape))
+            for group, shape, t, p in parts
         ]
 
     def plan(self, levels: Tensor, conditions: Conditions, cache: RingCache, text_keys: TextKeys) -> Plan:

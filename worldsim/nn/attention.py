@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from worldsim.nn.masks import causal_mask, two_stream_mask
+
 _fmha = None
 if torch.cuda.is_available():  # its kernels run on CUDA only, and its import takes seconds
     try:
@@ -81,20 +83,23 @@ class Packing:
         queries: For each block the rows (S, n) of its S sequences of n query tokens; every row occurs once in all.
         keys: For each block the rows (S, m) of their m key tokens; a row may occur in several sequences.
         window: If given, n = m and token i sees tokens i - window + 1 to i; otherwise every key of its sequence.
+        streams: With 2, each sequence is a clean stream followed by a noisy one of as many tokens, which see each other
+            as `two_stream_mask` says; it takes a window.
     """
 
     queries: tuple[Tensor, ...]
     keys: tuple[Tensor, ...]
     window: int | None = None
+    streams: int = 1
 
     @classmethod
-    def of(cls, sequences: Iterable[tuple[Tensor, Tensor]], window: int | None = None) -> Self:
+    def of(cls, sequences: Iterable[tuple[Tensor, Tensor]], window: int | None = None, streams: int = 1) -> Self:
         """Merges (queries, keys) rows, (S, n) and (S, m) each, into blocks of equal lengths."""
         blocks: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         for queries, keys in sequences:
             blocks.setdefault((queries.shape[1], keys.shape[1]), []).append((queries, keys))
         merged = [tuple(map(torch.cat, zip(*block, strict=True))) for block in blocks.values()]
-        return cls(tuple(q for q, _ in merged), tuple(k for _, k in merged), window)
+        return cls(tuple(q for q, _ in merged), tuple(k for _, k in merged), window, streams)
 
     @classmethod
     def of_lengths(
@@ -120,7 +125,8 @@ class Packing:
     def mask(self) -> Tensor:
         """(N, M) boolean in the order of the blocks: what one dense attention would need, for tests."""
         q_lengths, k_lengths = self.lengths
-        return torch.block_diag(*(self._within(n, m) for n, m in zip(q_lengths, k_lengths, strict=True))).bool()
+        within = (self._within(n, m) for n, m in zip(q_lengths, k_lengths, strict=True))
+        return torch.block_diag(*(w.float() for w in within)).bool()
 
     @cached_property
     def bias(self) -> Any:  # noqa: ANN401 - a class of an optional package
@@ -135,20 +141,19 @@ class Packing:
     def block_mask(self, block: int) -> Tensor | None:
         """(n, n) mask of a block, or None for everywhere."""
         n, m = self.queries[block].shape[1], self.keys[block].shape[1]
-        return None if self.window is None else self._within(n, m).bool().to(self.queries[block].device)
+        return None if self.window is None else self._within(n, m).to(self.queries[block].device)
 
     def _within(self, n: int, m: int) -> Tensor:
         if self.window is None:
-            return torch.ones(n, m)
-        gap = torch.arange(n)[:, None] - torch.arange(m)
-        return ((gap >= 0) & (gap < self.window)).float()
+            return torch.ones(n, m, dtype=torch.bool)
+        return two_stream_mask(n // 2, self.window) if self.streams == 2 else causal_mask(n, self.window)
 
 
 def attend_packed(q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, packing: Packing) -> Tensor:
     """Attention within each of several sequences of different lengths, without padding.
 
-    On CUDA with xformers this is one kernel with a block-diagonal mask; elsewhere sequences of equal lengths are
-    batched together.
+    On CUDA with xformers this is one kernel with a block-diagonal mask; elsewhere, and where two streams run side by
+    side, sequences of equal lengths are batched together.
 
     Args:
         q_NHD: Queries of all sequences (N, H, D).
@@ -160,11 +165,16 @@ def attend_packed(q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, packing: Packing)
         (N, H, D), row by row as the queries.
     """
     q_rows, k_rows, back = packing.order
-    if _fmha is not None and q_NHD.is_cuda:
+    if _fmha is not None and q_NHD.is_cuda and packing.streams == 1:
         q, k, v = q_NHD[q_rows][None], k_MHD[k_rows][None], v_MHD[k_rows][None]
         return _fmha.memory_efficient_attention(q, k, v, attn_bias=packing.bias)[0][back]
     out = [
-        attend(q_NHD[rows_q], k_MHD[rows_k], v_MHD[rows_k], packing.block_mask(i)).flatten(0, 1)
+        attend(*(_rows(x, r) for x, r in ((q_NHD, rows_q), (k_MHD, rows_k), (v_MHD, rows_k))), packing.block_mask(i))
         for i, (rows_q, rows_k) in enumerate(zip(packing.queries, packing.keys, strict=True))
     ]
-    return torch.cat(out)[back]
+    return torch.cat([x.flatten(0, 1) for x in out]).index_select(0, back)
+
+
+def _rows(x_NHD: Tensor, rows: Tensor) -> Tensor:
+    """(N, H, D) and (S, n) to (S, n, H, D); gradients of `index_select` cost less than those of an index."""
+    return x_NHD.index_select(0, rows.flatten()).unflatten(0, rows.shape)

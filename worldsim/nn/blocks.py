@@ -266,39 +266,46 @@ class PackedLayout:
     """Clips of different sizes and lengths without padding: tokens (T, C), clip by clip, frame by frame.
 
     Args:
-        shapes: (frames, tokens a frame) of each clip.
-        grids: (N, ...) rotation of the tokens within a frame of each clip.
-        time: (frames of all clips, ...) rotation of the frames.
-        window: Frames that causal attention over time spans; None for bidirectional time.
+        shapes: (clips, frames, tokens a frame) of each group of clips of one shape.
+        grids: (N, ...) rotation of the tokens within a frame of each group.
+        times: (F, ...) rotation of the frames of each group.
+        window: Frames that attention over time spans; None for bidirectional time.
+        streams: With 2, the frames of a clip are a clean stream followed by a noisy one (`two_stream_mask`).
         text_tokens: Text tokens of each clip; 0 for a model without text.
     """
 
     def __init__(
         self,
-        shapes: Sequence[tuple[int, int]],
+        shapes: Sequence[tuple[int, int, int]],
         grids: Sequence[Tensor],
-        time: Tensor,
+        times: Sequence[Tensor],
+        *,
         window: int | None,
+        streams: int = 1,
         text_tokens: int = 0,
     ) -> None:
         self.block = 0
-        device = time.device
-        counts = torch.tensor([n for frames, n in shapes for _ in range(frames)], device=device)
+        device = times[0].device
+        counts = torch.tensor([n for b, f, n in shapes for _ in range(b * f)], device=device)
         self.frame_of_token = torch.repeat_interleave(counts)
-        self.grid = torch.cat([g.repeat(f, 1) for g, (f, _) in zip(grids, shapes, strict=True)])[:, None, None]
+        self.grid = torch.cat([g.repeat(b * f, 1) for g, (b, f, _) in zip(grids, shapes, strict=True)])[:, None, None]
+        time = torch.cat([t.repeat(b, 1) for t, (b, _, _) in zip(times, shapes, strict=True)])
         self.time = time[self.frame_of_token][:, None, None]
-        total = len(self.frame_of_token)
-        # Rows of each clip's tokens, (frames, tokens a frame), and of its text behind all tokens.
-        rows = torch.arange(total, device=device).split([f * n for f, n in shapes])
-        places = [r.unflatten(0, shape) for r, shape in zip(rows, shapes, strict=True)]
-        texts = total + torch.arange(len(shapes) * text_tokens, device=device).unflatten(0, (len(shapes), text_tokens))
-        with_text = (torch.cat((p, t.expand(len(p), -1)), dim=1) for p, t in zip(places, texts, strict=True))
-        self.within_frames = Packing.of(zip(places, with_text, strict=True))
-        self.over_time = Packing.of(((p.T, p.T) for p in places), window)
+        total, clips = len(self.frame_of_token), [b for b, _, _ in shapes]
+        # Rows of each clip's tokens, (clips, frames, tokens a frame), and of its text behind all tokens.
+        rows = torch.arange(total, device=device).split([b * f * n for b, f, n in shapes])
+        places = [r.view(shape) for r, shape in zip(rows, shapes, strict=True)]
+        texts = total + torch.arange(sum(clips) * text_tokens, device=device).view(sum(clips), 1, text_tokens)
+        keys = (
+            torch.cat((p, t.expand(-1, p.shape[1], -1)), dim=2) for p, t in zip(places, texts.split(clips), strict=True)
+        )
+        self.within_frames = Packing.of((p.flatten(0, 1), k.flatten(0, 1)) for p, k in zip(places, keys, strict=True))
+        over_time = (p.transpose(1, 2).flatten(0, 1) for p in places)
+        self.over_time = Packing.of(((p, p) for p in over_time), window, streams)
 
     def per_token(self, per_frame: Tensor) -> Tensor:
         """(frames, parts, C) to (T, parts, C)."""
-        return per_frame[self.frame_of_token]
+        return per_frame.index_select(0, self.frame_of_token)
 
     def spatial(self, qk: Tensor, v: Tensor, text_kv: tuple[Tensor, Tensor] | None) -> Tensor:
         """See `Layout`; `text_kv` is (clips, L, H, D) each."""

@@ -5,6 +5,7 @@ Shape legend: B sequences, F latent frames, C latent channels, h x w latent grid
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -63,8 +64,35 @@ class Clip:
     positions: Tensor
     conditions: Conditions
 
+    def alone(self) -> "Clips":
+        """The same as a group of one."""
+        return Clips(
+            latents=self.latents[None], levels=self.levels[None], positions=self.positions, conditions=self.conditions
+        )
 
-def check_clips(clips: Sequence[Clip]) -> None:
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Sequences of one shape among those of a packed batch.
+
+    Attributes:
+        latents: (B, F, C, h, w), of any number of frames and any grid divisible by the patch.
+        levels: (B, F) noise levels in [0, 1].
+        positions: (F,) integer frame positions.
+        conditions: Of these sequences.
+    """
+
+    latents: Tensor
+    levels: Tensor
+    positions: Tensor
+    conditions: Conditions
+
+
+TimeMask = Literal["causal", "bidirectional", "two_streams"]
+"""Which frames of a sequence see which: the past within the window; all; or as `two_stream_mask` says."""
+
+
+def check_clips(clips: Sequence[Clips]) -> None:
     """Raises FramesError without any clip, TextError if some have text and some have none."""
     if not clips:
         raise FramesError(expected="at least one clip", got="none", remedy="Pass some.")

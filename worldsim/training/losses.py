@@ -4,17 +4,19 @@ Training is inference: a clean stream and a noisy stream of the same frames run 
 that each noisy frame is denoised against exactly the past that a cached step sees.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
 from worldsim.nn.masks import two_stream_mask
 from worldsim.noise import clean_from_prediction, mix, source
 from worldsim.training.config import DynamicsConfig
-from worldsim.training.draws import Source, normal, shared_source, uniform
-from worldsim.transformer import Conditions, VideoDiT
+from worldsim.training.draws import SampleGenerators, Source, normal, shared_source, uniform
+from worldsim.transformer import Clips, Conditions, Output, VideoDiT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,83 +41,140 @@ class LatentBatch:
 
 
 def dynamics_loss(
-    model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, generator: Source, *, feedback: bool
+    model: VideoDiT,
+    batch: LatentBatch | Sequence[LatentBatch],
+    config: DynamicsConfig,
+    generator: Source,
+    *,
+    feedback: bool,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of one update and its parts.
 
     Args:
         model: The transformer.
-        batch: Windows.
+        batch: Windows; several groups of them where sizes or durations differ, which are packed without padding. Every
+            window counts alike: the loss is the mean of what the windows would give one by one.
         config: The objective.
         generator: Source of all randomness, on the CPU; `generators_for` gives one that is independent of how the batch
             is divided among processes.
         feedback: Whether part of the context is replaced by the model's own prediction.
     """
-    draw = _Draw(generator, batch.latents.device)
-    if draw.one() < config.bidirectional:
-        return _bidirectional_loss(model, batch, config, draw)
-    return _causal_loss(model, batch, config, draw, feedback=feedback)
+    groups = [batch] if isinstance(batch, LatentBatch) else list(batch)
+    draws = _draws(generator, groups)
+    if draws[0].one() < config.bidirectional:
+        return _bidirectional_loss(model, groups, config, draws)
+    return _causal_loss(model, groups, config, draws, feedback=feedback)
 
 
 def _causal_loss(
-    model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: "_Draw", *, feedback: bool
+    model: VideoDiT, groups: Sequence[LatentBatch], config: DynamicsConfig, draws: Sequence["_Draw"], *, feedback: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    clean = batch.latents
-    b, f = clean.shape[:2]
-    conditions = _conditions(model, batch, config, draw)
-    doubled = _twice(conditions)
-    positions = torch.arange(f, device=clean.device).repeat(2)
-    mask = two_stream_mask(f, model.config.window, device=clean.device)
-    has_previous = torch.arange(f, device=clean.device) > 0
-    levels = _target_levels(config, draw, b, f)
-    context_levels = config.context_noise * draw.uniform(b, f)
-    context_levels = context_levels * (draw.uniform(b, 1) >= config.context_clean)
+    streams = [_TwoStreams(model, batch, config, draw) for batch, draw in zip(groups, draws, strict=True)]
 
-    def run(context: Tensor, target_levels: Tensor) -> tuple[Tensor, Tensor]:
-        noised = mix(model.path, context, draw.normal(clean), context_levels)
-        begin = source(model.config, draw.normal(clean), context.roll(1, dims=1), has_previous)
-        target = mix(model.path, clean, begin, target_levels)
-        out = model(
-            torch.cat((noised, target), dim=1),
-            torch.cat((context_levels, target_levels), dim=1),
-            doubled,
-            positions=positions,
-            mask=mask,
-        )
-        guess = clean_from_prediction(
-            model.path, model.config.prediction, out.prediction[:, f:].float(), target, target_levels
-        )
-        return guess, out.hidden[:, :f]
+    def run(levels: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        entered = [s.entered(own) for s, own in zip(streams, levels, strict=True)]
+        outputs = _outputs(model, entered, two_streams=True)
+        return [s.read(out, own) for s, out, own in zip(streams, outputs, levels, strict=True)]
 
-    context = clean
     if feedback:
-        own = _own_frames(draw, b, f)[..., None, None, None]
-        for _ in range(1 + int(draw.one() * config.feedback_depth)):
+        own = [_own_frames(s.draw, *s.clean.shape[:2])[..., None, None, None] for s in streams]
+        for _ in range(1 + int(draws[0].one() * config.feedback_depth)):
             with torch.no_grad():
-                guess, _ = run(context, torch.ones_like(levels))
-            context = torch.where(own, guess, clean)
-    guess, hidden = run(context, levels)
-    loss, parts = _denoising_loss(guess, clean, levels, config)
-    if model.config.heads_out:
-        extra, extra_parts = _outcome_loss(model, hidden, batch, config)
-        loss, parts = loss + extra, parts | extra_parts
-    return loss, parts
+                guesses = run([torch.ones_like(s.levels) for s in streams])
+            for s, mine, (guess, _) in zip(streams, own, guesses, strict=True):
+                s.context = torch.where(mine, guess, s.clean)
+    found = []
+    for s, batch, (guess, hidden) in zip(streams, groups, run([s.levels for s in streams]), strict=True):
+        loss, parts = _denoising_loss(guess, s.clean, s.levels, config)
+        if model.config.heads_out:
+            extra, extra_parts = _outcome_loss(model, hidden, batch, config)
+            loss, parts = loss + extra, parts | extra_parts
+        found.append((loss, parts))
+    return _mean_over_windows(found, groups)
+
+
+class _TwoStreams:
+    """Windows of one shape as a clean and a noisy stream, with all that is drawn for them.
+
+    Attributes:
+        context: The clean stream before noise, (B, F, C, h, w): the true frames until one replaces them.
+        levels: (B, F) noise levels of the noisy stream.
+    """
+
+    def __init__(self, model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: "_Draw") -> None:
+        self.path, self.config, self.draw = model.path, model.config, draw
+        self.clean = self.context = batch.latents
+        b, f = self.clean.shape[:2]
+        self.conditions = _twice(_conditions(model, batch, config, draw))
+        self.positions = torch.arange(f, device=self.clean.device)
+        self.levels = _target_levels(config, draw, b, f)
+        context_levels = config.context_noise * draw.uniform(b, f)
+        self.context_levels = context_levels * (draw.uniform(b, 1) >= config.context_clean)
+
+    def entered(self, levels: Tensor) -> Clips:
+        """Both streams, noise drawn anew, the noisy one at these levels."""
+        noised = mix(self.path, self.context, self.draw.normal(self.clean), self.context_levels)
+        begin = source(self.config, self.draw.normal(self.clean), self.context.roll(1, dims=1), self.positions > 0)
+        self.target = mix(self.path, self.clean, begin, levels)
+        return Clips(
+            latents=torch.cat((noised, self.target), dim=1),
+            levels=torch.cat((self.context_levels, levels), dim=1),
+            positions=self.positions.repeat(2),
+            conditions=self.conditions,
+        )
+
+    def read(self, out: Output, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean latents that the noisy stream says, (B, F, C, h, w), and the clean stream's hidden tokens."""
+        f = len(self.positions)
+        prediction = out.prediction[:, f:].float()
+        guess = clean_from_prediction(self.path, self.config.prediction, prediction, self.target, levels)
+        return guess, out.hidden[:, :f]
 
 
 def _bidirectional_loss(
-    model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: "_Draw"
+    model: VideoDiT, groups: Sequence[LatentBatch], config: DynamicsConfig, draws: Sequence["_Draw"]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Every frame sees every frame; some are given clean, the others are denoised."""
-    clean = batch.latents
-    b, f = clean.shape[:2]
-    given = draw.uniform(b, f) < 0.5 * draw.uniform(b, 1)
-    levels = torch.where(given, 0.0, _target_levels(config, draw, b, f))
-    x = mix(model.path, clean, draw.normal(clean), levels)
-    positions = torch.arange(f, device=clean.device)
-    out = model(x, levels, _conditions(model, batch, config, draw), positions=positions, mask=None)
-    guess = clean_from_prediction(model.path, model.config.prediction, out.prediction.float(), x, levels)
-    loss, parts = _denoising_loss(guess, clean, levels, config, keep=~given)
+    entered, given = [], []
+    for batch, draw in zip(groups, draws, strict=True):
+        clean = batch.latents
+        b, f = clean.shape[:2]
+        given.append(draw.uniform(b, f) < 0.5 * draw.uniform(b, 1))
+        levels = torch.where(given[-1], 0.0, _target_levels(config, draw, b, f))
+        x = mix(model.path, clean, draw.normal(clean), levels)
+        positions, conditions = torch.arange(f, device=clean.device), _conditions(model, batch, config, draw)
+        entered.append(Clips(latents=x, levels=levels, positions=positions, conditions=conditions))
+    found = []
+    outputs = _outputs(model, entered, two_streams=False)
+    for batch, x, known, out in zip(groups, entered, given, outputs, strict=True):
+        kind = model.config.prediction
+        guess = clean_from_prediction(model.path, kind, out.prediction.float(), x.latents, x.levels)
+        found.append(_denoising_loss(guess, batch.latents, x.levels, config, keep=~known))
+    loss, parts = _mean_over_windows(found, groups)
     return loss, {f"bidirectional_{k}": v for k, v in parts.items()}
+
+
+def _outputs(model: VideoDiT, groups: Sequence[Clips], *, two_streams: bool) -> list[Output]:
+    """One pass of the model: windows of one shape as they are, windows of several shapes packed."""
+    if len(groups) > 1:
+        return model.forward_mixed(groups, time="two_streams" if two_streams else "bidirectional")
+    only = groups[0]
+    frames, device = only.latents.shape[1], only.latents.device
+    mask = two_stream_mask(frames // 2, model.config.window, device=device) if two_streams else None
+    return [model(only.latents, only.levels, only.conditions, positions=only.positions, mask=mask)]
+
+
+def _mean_over_windows(
+    found: Sequence[tuple[Tensor, dict[str, Tensor]]], groups: Sequence[LatentBatch]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mean of the groups' losses and of their parts, each counted as often as it has windows."""
+    total = sum(len(g.latents) for g in groups)
+    shares = [len(g.latents) / total for g in groups]
+
+    def mean(numbers: Iterable[Tensor]) -> Tensor:
+        return torch.stack([s * x for s, x in zip(shares, numbers, strict=True)]).sum()
+
+    return mean(loss for loss, _ in found), {k: mean(parts[k] for _, parts in found) for k in found[0][1]}
 
 
 def _denoising_loss(
@@ -172,6 +231,18 @@ def _twice(conditions: Conditions) -> Conditions:
 def _target_levels(config: DynamicsConfig, draw: "_Draw", b: int, f: int) -> Tensor:
     logits = config.level_mean + config.level_std * draw.normal_of(b, f)
     return torch.where(draw.uniform(b, f) < config.pure_noise, 1.0, torch.sigmoid(logits))
+
+
+def _draws(generator: Source, groups: Sequence[LatentBatch]) -> list["_Draw"]:
+    """What each group draws from: the sources of its own windows."""
+    ends = list(accumulate((len(g.latents) for g in groups), initial=0))
+    own = [
+        generator
+        if isinstance(generator, Generator)
+        else SampleGenerators(shared=generator.shared, samples=generator.samples[first:last])
+        for first, last in pairwise(ends)
+    ]
+    return [_Draw(mine, group.latents.device) for mine, group in zip(own, groups, strict=True)]
 
 
 class _Draw:
