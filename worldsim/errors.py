@@ -26,6 +26,10 @@ class ActionError(WorldsimError, ValueError):
     """An action outside the action space, of a wrong shape, or not finite."""
 
 
+class CameraError(WorldsimError, ValueError):
+    """Camera motion of a wrong shape, not finite, or for a model that takes none."""
+
+
 class ConfigError(WorldsimError, ValueError):
     """A configuration that is inconsistent, unknown or of another version."""
 

@@ -37,6 +37,7 @@ class Options:
         resize: Height and width to which frames are resized; our worlds draw at any size by --env size=[96,128].
         fps: Frames per second; the environment's own if not given.
         truth: Store what the environment knows about its frames.
+        camera: Store the camera's motion from frame to frame, for worlds that take it as a condition.
         env: Arguments of the environment, as NAME=VALUE; the value is JSON, or else text: scenario=collision.
         progress: Show a progress bar.
     """
@@ -52,6 +53,7 @@ class Options:
     resize: tuple[int, int] | None = None
     fps: float | None = None
     truth: bool = True
+    camera: bool = False
     env: Many[str] = ()
     progress: bool = True
 
@@ -71,6 +73,7 @@ def run(options: Options) -> None:
         max_steps=options.max_steps,
         workers=options.workers,
         truth=options.truth,
+        camera=options.camera,
         resize=options.resize,
         fps=options.fps,
         progress=options.progress,
@@ -79,7 +82,8 @@ def run(options: Options) -> None:
     height, width = dataset.frame_size
     print(
         f"{dataset.path}: {len(dataset)} episodes, {dataset.num_frames:,} frames of {height}x{width} at "
-        f"{dataset.fps:g} frames/s, actions {dataset.action_space}, truth {', '.join(dataset.truth_keys) or 'none'}"
+        f"{dataset.fps:g} frames/s, actions {dataset.action_space}, "
+        f"camera {'known' if dataset.has_camera else 'unknown'}, truth {', '.join(dataset.truth_keys) or 'none'}"
     )
 
 

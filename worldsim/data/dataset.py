@@ -12,6 +12,7 @@ from gymnasium import spaces
 from zarr.errors import BaseZarrError
 
 from worldsim.data.layout import (
+    CAMERA,
     FORMAT,
     FORMAT_VERSION,
     action_columns,
@@ -39,6 +40,7 @@ class Episode:
         truth: Named arrays of T+1 rows, one a frame.
         seed: What the environment was reset with, or None.
         fps: Frames per second.
+        camera: float32 (T, 6), the camera's motion from frame i to frame i+1 (`worldsim.camera`), or None.
     """
 
     frames: np.ndarray
@@ -50,6 +52,7 @@ class Episode:
     caption: str | None = None
     truth: Mapping[str, np.ndarray] = field(default_factory=dict)
     seed: int | None = None
+    camera: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -83,7 +86,8 @@ class Dataset:
         self.captions: list[str] = [str(text) for text in np.asarray(self._array("captions")[:])]
         truth = group.get("truth")
         self._truth_keys = tuple(sorted(truth.array_keys())) if isinstance(truth, zarr.Group) else ()
-        names = ("frames", "rewards", "terminated", "truncated", *action_columns(self._space))
+        self._has_camera = isinstance(group.get(CAMERA), zarr.Array)
+        names = ("frames", "rewards", "terminated", "truncated", *self.step_columns)
         for name in (*names, *(f"truth/{key}" for key in self._truth_keys)):
             self._check_column(name)
 
@@ -155,6 +159,16 @@ class Dataset:
         return bool(self._attributes["has_captions"])
 
     @property
+    def has_camera(self) -> bool:
+        """Whether the camera's motion is known."""
+        return self._has_camera
+
+    @property
+    def step_columns(self) -> tuple[str, ...]:
+        """Columns of what carries a frame to the next: the actions, and the camera's motion where it is known."""
+        return (*action_columns(self._space), *(CAMERA,) * self._has_camera)
+
+    @property
     def truth_keys(self) -> tuple[str, ...]:
         """Names of what is known about every frame."""
         return self._truth_keys
@@ -212,6 +226,7 @@ class Dataset:
             caption=self.captions[index] or None,
             truth={key: self.read(f"truth/{key}", start, stop) for key in self._truth_keys} if truth else {},
             seed=int(self.seeds[index]) if self.seeds[index] >= 0 else None,
+            camera=self.read(CAMERA, start, stop - 1) if self._has_camera else None,
         )
 
     def _check_column(self, name: str) -> None:

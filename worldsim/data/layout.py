@@ -15,6 +15,7 @@ from worldsim.spaces import space_to_dict
 FORMAT = "worldsim-dataset"
 FORMAT_VERSION = 1
 LOCK = ".lock"
+CAMERA = "camera"  # the column of the camera's motion
 
 _CHUNK_BYTES = 256 * 1024  # of one inner chunk, uncompressed: what a random window has to decompress
 _SHARD_BYTES = 16 * 1024 * 1024  # of one file, uncompressed

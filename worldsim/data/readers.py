@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from gymnasium import spaces
 
+from worldsim.camera import read_camera
 from worldsim.data.dataset import Dataset
 from worldsim.data.writer import DatasetWriter
 from worldsim.errors import DatasetError, WorldsimError
@@ -17,7 +18,7 @@ from worldsim.video import CONTAINER_SUFFIXES, Video, read_video
 
 EPISODES = "episodes.jsonl"
 ACTION_SPACE = "action_space.json"
-_FIELDS = frozenset({"video", "caption", "actions", "rewards", "terminated"})
+_FIELDS = frozenset({"video", "caption", "actions", "camera", "rewards", "terminated"})
 
 # The space of videos without actions: vectors of no numbers.
 NO_ACTIONS = spaces.Box(-1.0, 1.0, (0,), np.float32)
@@ -30,9 +31,10 @@ def import_videos(
 
     Without a file `episodes.jsonl`, every video of the folder (mp4, webm, gif, ...) becomes an episode without caption
     and actions, in order of names. With it, each line is a JSON object with `video` (a path within the folder) and,
-    optionally, `caption` (text), `actions` (a list of T actions, or the name of a `.npy` of T rows), `rewards` and
-    `terminated` (lists of T), for a video of T+1 frames. Actions need a file `action_space.json`, such as
-    `{"type": "Discrete", "n": 4, "start": 0}`; either all lines have actions or none.
+    optionally, `caption` (text), `actions` (a list of T actions, or the name of a `.npy` of T rows), `camera` (a list
+    of T motions as in `worldsim.camera`, or the name of a `.npy` of them or of T+1 poses), `rewards` and `terminated`
+    (lists of T), for a video of T+1 frames. Actions need a file `action_space.json`, such as
+    `{"type": "Discrete", "n": 4, "start": 0}`; either all lines have actions or none, and so with `camera`.
 
     Args:
         folder: Where the videos lie.
@@ -40,7 +42,7 @@ def import_videos(
         size: (H, W) of the stored frames: videos are cropped around the centre to that aspect and resized by area.
             None keeps the size, which must then be the same in all videos.
         fps: Frames per second: of faster videos, the frames nearest in time are taken, which cannot be done where there
-            are actions. None keeps the rate, which must then be the same in all videos.
+            are actions or motions. None keeps the rate, which must then be the same in all videos.
 
     Returns:
         The dataset, opened. For videos without actions its action space is a Box of shape (0,).
@@ -49,15 +51,16 @@ def import_videos(
         DatasetError: If the folder holds no video, a line is wrong, or sizes, rates or lengths do not fit.
         VideoError: If a video is missing, damaged or empty.
         ActionError: If an action lies outside the action space.
+        CameraError: If motions of the camera are not (T, 6), or not finite.
     """
     folder = Path(folder)
     entries = list(_entries(folder))
-    with_actions = {"actions" in entry for entry in entries}
-    if len(with_actions) > 1:
-        raise DatasetError(
-            expected="actions on every line or on none", got=f"both in {folder}", remedy="Split the folder."
-        )
-    space = _space(folder) if with_actions == {True} else NO_ACTIONS
+    for name in ("actions", "camera"):
+        if len({name in entry for entry in entries}) > 1:
+            raise DatasetError(
+                expected=f"{name} on every line or on none", got=f"both in {folder}", remedy="Split the folder."
+            )
+    space = _space(folder) if "actions" in entries[0] else NO_ACTIONS
     videos = ((entry, _fit(read_video(folder / entry["video"]), entry, size, fps)) for entry in entries)
     entry, first = next(videos)
     about = {"source": "videos", "folder": folder.name, "size": size, "fps": fps}
@@ -127,12 +130,12 @@ def _space(folder: Path) -> spaces.Space:
 def _fit(video: Video, entry: Mapping[str, Any], size: tuple[int, int] | None, fps: float | None) -> Video:
     frames, rate = video
     if fps is not None and abs(rate - fps) > 0.01 * fps:
-        if "actions" in entry or rate < fps:
+        bound = [name for name in ("actions", "camera") if name in entry]
+        if bound or rate < fps:
             raise DatasetError(
-                expected=f"a video of {fps:g} frames/s"
-                + (", since it has actions" if "actions" in entry else " or more"),
+                expected=f"a video of {fps:g} frames/s" + (f", since it has {bound[0]}" if bound else " or more"),
                 got=f"{rate:g} in {entry['video']}",
-                remedy="Choose a lower fps, or convert the video and its actions first.",
+                remedy="Choose a lower fps, or convert the video and what belongs to its frames first.",
             )
         picks = np.round(np.arange(0.0, len(frames) - 0.5, rate / fps)).astype(int)
         frames, rate = frames[picks], fps
@@ -158,12 +161,14 @@ def _add(writer: DatasetWriter, folder: Path, space: spaces.Space, entry: Mappin
     if "actions" in entry:
         actions = _load_actions(folder, entry["actions"], space)
         action_vectors(space, actions, 1)  # raises where an action lies outside the space
+    camera = entry.get("camera")
     writer.add_episode(
         video.frames,
         actions,
         rewards=np.asarray(entry["rewards"], np.float32) if "rewards" in entry else None,
         terminated=np.asarray(entry["terminated"], bool) if "terminated" in entry else None,
         caption=entry.get("caption"),
+        camera=read_camera(folder / camera) if isinstance(camera, str) else camera,
     )
 
 

@@ -34,6 +34,7 @@ def record(
     max_steps: int | None = None,
     workers: int = 1,
     truth: bool | tuple[str, ...] = True,
+    camera: bool = False,
     resize: int | tuple[int, int] | None = None,
     fps: float | None = None,
     progress: bool = True,
@@ -58,6 +59,8 @@ def record(
         max_steps: Longest episode; None for the environment's own limit.
         workers: Processes.
         truth: True stores every key of `info["truth"]`, False none, a tuple those keys.
+        camera: Also store the camera's motion from frame to frame (`worldsim.camera`), which a world can be trained to
+            take as a condition; follows from `info["truth"]["world_from_camera"]`.
         resize: Side, or (H, W), to which frames are resized by area; truth in pixels is left as it is. Worlds that
             take a `size` draw at it.
         fps: Frames per second; None takes the environment's `metadata["render_fps"]`.
@@ -68,7 +71,7 @@ def record(
         The dataset, opened.
 
     Raises:
-        UnknownNameError: If no such environment is registered.
+        UnknownNameError: If no such environment is registered, or it lacks the truth that is asked for.
         ConfigError: If an argument is out of range, or the environment gives no frames or no frame rate.
         ActionError: If the policy leaves the action space.
         DatasetError: If the path exists or is being written, or a worker dies.
@@ -90,6 +93,7 @@ def record(
         max_steps=max_steps,
         resize=_size(resize),
         truth=truth,
+        camera=camera,
     )
     env = make_env(env_or_id, env_kwargs)
     try:
@@ -137,6 +141,7 @@ def _about(env: gym.Env, job: Job, episodes: int) -> dict[str, Any]:
         "max_steps": job.max_steps,
         "resize": job.resize,
         "truth": job.truth,
+        "camera": job.camera,
     }
 
 

@@ -14,12 +14,13 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from worldsim.data.layout import flatten_actions
+from worldsim.camera import camera_motion
+from worldsim.data.block import Block, Row, Step
 from worldsim.errors import ActionError, ConfigError, DatasetError, FramesError, UnknownNameError
-from worldsim.spaces import stack_actions
 from worldsim.video import check_frames
 
 _BLOCK_BYTES = 4 * 1024 * 1024
+POSE = "world_from_camera"
 _PROVIDERS = {"ALE": ("ale_py", "worldsim[atari]")}  # namespaces that a package registers only when it is imported
 
 
@@ -43,6 +44,7 @@ class Job:
         max_steps: Longest episode, or None for the environment's own limit.
         resize: (H, W) of the stored frames, or None for the environment's.
         truth: Keys of `info["truth"]` to store; True for all, False for none.
+        camera: Whether to store the camera's motion, from `info["truth"]["world_from_camera"]`.
     """
 
     env: gym.Env | str | EnvSpec
@@ -52,6 +54,7 @@ class Job:
     max_steps: int | None = None
     resize: tuple[int, int] | None = None
     truth: bool | tuple[str, ...] = True
+    camera: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,17 +110,20 @@ def run_episode(env: gym.Env, job: Job, index: int) -> Iterator[dict[str, np.nda
     Raises:
         ActionError: If the policy returns an action outside the action space.
         FramesError: If the environment shows anything but uint8 (H, W, 3).
-        DatasetError: If a reward is not finite or the truth lacks a key that was asked for.
+        DatasetError: If a reward is not finite.
+        UnknownNameError: If the truth lacks a key that was asked for, or the pose of the camera.
+        CameraError: If that pose is none.
     """
     seed = episode_seed(job.seed, index)
     rng = np.random.default_rng(np.random.SeedSequence(job.seed, spawn_key=(index,)))
     act = _uniform(env.action_space, rng) if job.policy is None else copy.deepcopy(job.policy)
     observation, info = env.reset(seed=seed)
     caption = info.get("caption")
-    block = _Block(env.action_space)
+    block = Block(env.action_space, camera=job.camera)
     steps, over = 0, False
     while not over:
-        row = _Row(_frame(env, observation, job.resize), _truth(info, job.truth))
+        row = Row(_frame(env, observation, job.resize), _truth(info, job.truth))
+        pose = _pose(info) if job.camera else None
         action = act(observation, info, rng)
         if not env.action_space.contains(action):
             raise ActionError(expected=f"an action in {env.action_space}", got=repr(action), remedy="Mend the policy.")
@@ -127,69 +133,13 @@ def run_episode(env: gym.Env, job: Job, index: int) -> Iterator[dict[str, np.nda
         if not np.isfinite(float(reward)):
             raise DatasetError(expected="finite rewards", got=reward, remedy="Mend the environment.")
         # Reaching max_steps is a truncation, like the environment's own time limit.
-        block.add(row, action, float(reward), bool(terminated), over and not terminated)
+        motion = None if pose is None else camera_motion(np.stack([pose, _pose(info)]))[0]
+        block.add(row, Step(action, float(reward), bool(terminated), over and not terminated, motion))
         if block.bytes >= _BLOCK_BYTES:
             yield block.take()
-    block.add_last(_Row(_frame(env, observation, job.resize), _truth(info, job.truth)))
+    block.add_last(Row(_frame(env, observation, job.resize), _truth(info, job.truth)))
     yield block.take()
     yield EpisodeEnd(caption, seed)
-
-
-@dataclass(frozen=True)
-class _Row:
-    frame: np.ndarray
-    truth: dict[str, np.ndarray]
-
-
-class _Block:
-    """Rows that wait to be written."""
-
-    def __init__(self, space: spaces.Space) -> None:
-        self._space = space
-        self._rows: list[tuple[_Row, Any, float, bool, bool]] = []
-        self._last: _Row | None = None
-        self._shapes: dict[str, tuple[int, ...]] | None = None
-        self.bytes = 0
-
-    def add(self, row: _Row, action: Any, reward: float, terminated: bool, truncated: bool) -> None:  # noqa: ANN401, FBT001
-        self._check(row)
-        self._rows.append((row, action, reward, terminated, truncated))
-        self.bytes += row.frame.nbytes + sum(value.nbytes for value in row.truth.values())
-
-    def add_last(self, row: _Row) -> None:
-        self._check(row)
-        self._last = row
-
-    def _check(self, row: _Row) -> None:
-        shapes = {"frame": row.frame.shape, **{key: value.shape for key, value in row.truth.items()}}
-        if self._shapes is None:
-            self._shapes = shapes
-        if shapes != self._shapes:
-            changed = dict(shapes.items() ^ self._shapes.items())
-            raise DatasetError(
-                expected="the same truth, of the same shapes, and the same frame size at every step",
-                got=f"a change in {', '.join(sorted(changed))}",
-                remedy="Mend the environment, or leave these keys out with `truth=`.",
-            )
-
-    def take(self) -> dict[str, np.ndarray]:
-        rows = [row for row, *_ in self._rows] + ([self._last] if self._last else [])
-        columns: dict[str, np.ndarray] = {
-            "rewards": np.array([r[2] for r in self._rows], np.float32),
-            "terminated": np.array([r[3] for r in self._rows], bool),
-            "truncated": np.array([r[4] for r in self._rows], bool),
-        }
-        if self._rows:
-            columns |= flatten_actions(self._space, stack_actions(self._space, [r[1] for r in self._rows]))
-        else:  # the last frame fell into a block of its own
-            zeros = stack_actions(self._space, [self._space.sample()])
-            columns |= {name: value[:0] for name, value in flatten_actions(self._space, zeros).items()}
-        if self._last is not None:
-            columns = {name: np.concatenate([c, np.zeros((1, *c.shape[1:]), c.dtype)]) for name, c in columns.items()}
-        columns["frames"] = np.stack([row.frame for row in rows])
-        columns |= {f"truth/{key}": np.stack([row.truth[key] for row in rows]) for key in rows[0].truth}
-        self._rows, self._last, self.bytes = [], None, 0
-        return columns
 
 
 def _frame(env: gym.Env, observation: Any, size: tuple[int, int] | None) -> np.ndarray:  # noqa: ANN401 - any observation
@@ -219,6 +169,14 @@ def _truth(info: Mapping[str, Any], keys: bool | tuple[str, ...]) -> dict[str, n
         if key not in given:
             raise UnknownNameError(kind="key of the environment's truth", name=key, known=given)
     return {key: np.array(given[key]) for key in keys}
+
+
+def _pose(info: Mapping[str, Any]) -> np.ndarray:
+    """(4, 4) world_from_camera of the current frame."""
+    given = info.get("truth") or {}
+    if POSE not in given:
+        raise UnknownNameError(kind="key of the environment's truth, which tells the camera,", name=POSE, known=given)
+    return np.array(given[POSE], np.float64)
 
 
 def _uniform(space: spaces.Space, rng: np.random.Generator) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from worldsim.data.dataset import Dataset
-from worldsim.data.layout import action_columns, restore_actions
+from worldsim.data.layout import CAMERA, restore_actions
 from worldsim.errors import ConfigError, DatasetError
 
 
@@ -25,7 +25,8 @@ class Windows:
 
     A batch is a dictionary: `frames` uint8 (B, T, H, W, 3), `actions` (B, T-1, ...) stacked as in `Episode.actions`,
     `rewards` float32 (B, T-1), `terminated` bool (B, T-1), `captions` list of B strings (empty where there is none),
-    `episode` int64 (B,) and `start` int64 (B,), the window's first frame within its episode.
+    `episode` int64 (B,) and `start` int64 (B,), the window's first frame within its episode; and `camera` float32
+    (B, T-1, 6) if the dataset has the camera's motion.
 
     Args:
         dataset: Where the windows come from.
@@ -69,7 +70,7 @@ class Windows:
         self.step = 0
         self._starts, self._owners = _window_starts(dataset, length, episodes)
         self._cumulative = _cumulative_weights(dataset, self._starts, length, weights)
-        self._names = (*("frames",) * frames, "rewards", "terminated", *action_columns(dataset.action_space))
+        self._names = (*("frames",) * frames, "rewards", "terminated", *dataset.step_columns)
         frame_bytes = dataset.num_frames * int(np.prod(dataset.frame_size)) * 3
         in_memory = frame_bytes <= memory_gib * 2**30
         self._loaded = {name: dataset.read(name) for name in self._names if in_memory or name != "frames"}
@@ -90,7 +91,7 @@ class Windows:
         for name in columns.keys() - {"frames"}:
             columns[name] = columns[name][:, :-1]
         return {
-            **({"frames": columns["frames"]} if "frames" in columns else {}),
+            **{name: columns[name] for name in ("frames", CAMERA) if name in columns},
             "actions": restore_actions(self.dataset.action_space, columns),
             "rewards": columns["rewards"],
             "terminated": columns["terminated"],

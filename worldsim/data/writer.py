@@ -14,15 +14,16 @@ from typing import Any, Self
 import numpy as np
 import zarr
 from gymnasium import spaces
-from zarr.codecs import ZstdCodec
 
+from worldsim.camera import checked_motion
+from worldsim.data.column import Column
 from worldsim.data.layout import (
+    CAMERA,
     FORMAT,
     FORMAT_VERSION,
     LOCK,
     action_columns,
     busy,
-    chunk_rows,
     flatten_actions,
     partial_path,
     space_attribute,
@@ -68,7 +69,7 @@ class DatasetWriter:
         except DatasetError:
             self._discard()
             raise
-        self._columns: dict[str, _Column] = {}
+        self._columns: dict[str, Column] = {}
         self._lengths: list[int] = []
         self._captions: list[str] = []
         self._seeds: list[int] = []
@@ -91,17 +92,21 @@ class DatasetWriter:
 
         Args:
             rows: `frames` (n, H, W, 3) uint8, the action columns (see `layout.flatten_actions`), `rewards` (n,),
-                `terminated` (n,), `truncated` (n,), and any `truth/<key>` (n, ...). Row i holds frame i and the action
-                that leads on from it; the last row of an episode holds zeros in place of an action.
+                `terminated` (n,), `truncated` (n,), if the camera's motion is known `camera` (n, 6) float32, and any
+                `truth/<key>` (n, ...). Row i holds frame i and the action and motion that lead on from it; the last row
+                of an episode holds zeros in their place.
 
         Raises:
             DatasetError: If columns appear, vanish or change their shape or type, or their lengths differ.
             FramesError: If the frames are not uint8 (n, H, W, 3).
+            CameraError: If the camera's motion is not (n, 6), or not finite.
         """
         check_frames(rows["frames"])
+        if CAMERA in rows:
+            rows = {**rows, CAMERA: checked_motion(rows[CAMERA], (len(rows["frames"]),)).astype(np.float32)}
         if not self._columns:
             with _place(self.path):
-                self._columns = {name: _Column(self._group, name, value) for name, value in rows.items()}
+                self._columns = {name: Column(self._group, name, value) for name, value in rows.items()}
         if set(rows) != set(self._columns):
             raise DatasetError(
                 expected=f"the columns {sorted(self._columns)} in every row",
@@ -143,11 +148,15 @@ class DatasetWriter:
         caption: str | None = None,
         seed: int = -1,
         truth: Mapping[str, np.ndarray] | None = None,
+        camera: np.ndarray | None = None,
     ) -> None:
         """Adds a whole episode: T+1 frames and truth rows; T stacked actions, rewards (default 0) and flags (False).
 
+        `camera` are T motions (T, 6) as from `worldsim.camera.camera_motion`; all episodes have them or none.
+
         Raises:
             DatasetError: If the lengths do not fit.
+            CameraError: If the camera's motion is not (T, 6), or not finite.
         """
         steps = len(frames) - 1
         columns = {
@@ -156,6 +165,8 @@ class DatasetWriter:
             "terminated": np.zeros(steps, bool) if terminated is None else np.asarray(terminated, bool),
             "truncated": np.zeros(steps, bool) if truncated is None else np.asarray(truncated, bool),
         }
+        if camera is not None:
+            columns[CAMERA] = checked_motion(camera, (steps,)).astype(np.float32)
         for name, column in columns.items():
             if len(column) != steps:
                 raise DatasetError(
@@ -217,58 +228,6 @@ class DatasetWriter:
         shutil.rmtree(self._partial, ignore_errors=True)
         os.close(self._lock)
         self._lock = None
-
-
-class _Column:
-    """One array that grows by whole shards; rows wait in memory until a shard is full."""
-
-    def __init__(self, group: zarr.Group, name: str, rows: np.ndarray) -> None:
-        if rows.dtype.kind not in "biuf":
-            raise DatasetError(
-                expected=f"numbers in {name}", got=f"{rows.dtype} values", remedy="Leave this key out with `truth=`."
-            )
-        shape = rows.shape[1:]
-        chunk, self._shard = chunk_rows(rows.dtype.itemsize * int(np.prod(shape, dtype=np.int64)))
-        self.name, self.sha = name, hashlib.sha256()
-        self.array: zarr.Array = group.create_array(
-            name,
-            shape=(0, *shape),
-            dtype=rows.dtype,
-            chunks=(chunk, *(max(n, 1) for n in shape)),
-            shards=(self._shard, *(max(n, 1) for n in shape)),
-            compressors=[ZstdCodec(level=1, checksum=True)],
-            # Zarr reads a file that is missing as zeros; with every file written, a missing one can be told.
-            config={"write_empty_chunks": True},
-        )
-        self._waiting: list[np.ndarray] = []
-        self._count = 0
-
-    def append(self, rows: np.ndarray) -> None:
-        if rows.dtype != self.array.dtype or rows.shape[1:] != self.array.shape[1:]:
-            raise DatasetError(
-                expected=f"{self.name} rows of {self.array.dtype} {self.array.shape[1:]}, as before",
-                got=f"{rows.dtype} {rows.shape[1:]}",
-                remedy="A dataset holds one frame size, one action space and truth of fixed shapes.",
-            )
-        rows = np.ascontiguousarray(rows)
-        if rows.size:
-            self.sha.update(rows.data.cast("B"))
-        self._waiting.append(rows)
-        self._count += len(rows)
-        if self._count >= self._shard:
-            whole = self._count - self._count % self._shard
-            waiting = np.concatenate(self._waiting)
-            self._write(waiting[:whole])
-            self._waiting, self._count = [waiting[whole:].copy()], self._count - whole
-
-    def finish(self) -> None:
-        if self._count:
-            self._write(np.concatenate(self._waiting))
-
-    def _write(self, rows: np.ndarray) -> None:
-        start = self.array.shape[0]
-        self.array.resize((start + len(rows), *rows.shape[1:]))
-        self.array[start:] = rows
 
 
 def _claim(path: Path, partial: Path) -> int:

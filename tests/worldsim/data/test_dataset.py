@@ -128,7 +128,7 @@ def test_layout_on_disk_is_the_documented_one(tmp_path):
 
 
 def test_rows_across_shards_come_back(tmp_path, monkeypatch):
-    monkeypatch.setattr("worldsim.data.writer.chunk_rows", lambda _: (4, 8))
+    monkeypatch.setattr("worldsim.data.column.chunk_rows", lambda _: (4, 8))
     episodes = [episode(n, n) for n in (3, 30, 7, 8, 1)]
     dataset = write(tmp_path / "d", episodes)
     assert np.array_equal(dataset.read("frames"), np.concatenate([e["frames"] for e in episodes]))
@@ -148,7 +148,7 @@ def test_chunks_divide_shards_and_are_bounded(row_bytes):
 def test_digest_depends_on_content_and_on_nothing_else(tmp_path, monkeypatch):
     episodes = [episode(5, 0), episode(9, 1)]
     digest = write(tmp_path / "a", episodes).digest()
-    monkeypatch.setattr("worldsim.data.writer.chunk_rows", lambda _: (2, 4))
+    monkeypatch.setattr("worldsim.data.column.chunk_rows", lambda _: (2, 4))
     assert write(tmp_path / "b", episodes, other="about").digest() == digest
     changed = [episode(5, 0), episode(9, 1)]
     changed[1]["truth"]["depth_m"][3, 2, 2] += 1e-3
@@ -358,7 +358,7 @@ def test_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("worldsim.data.writer._Column._write", full)
+    monkeypatch.setattr("worldsim.data.column.Column._write", full)
     with pytest.raises(DatasetError, match="No space left"):
         write(tmp_path / "d", [episode(3)])
     assert list(tmp_path.iterdir()) == []
