@@ -1,5 +1,7 @@
 """Causality, windows and streams of the transformer."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_worlds import MODEL, WINDOW, model, randomised
@@ -147,7 +149,7 @@ def test_masks_are_their_definitions():
             assert both[5 + i, 5 + j] == (i == j)
 
 
-@pytest.mark.parametrize("part", ["actions", "has_action", "text", "camera", "level"])
+@pytest.mark.parametrize("part", ["actions", "has_action", "text", "camera", "has_camera", "level"])
 def test_every_condition_matters(part):
     network = model(camera_dim=2)
     latents, levels, conditions = _inputs(batch=1, frames=2)
@@ -164,6 +166,7 @@ def test_every_condition_matters(part):
         "has_action": ~known,
         "text": network.encode_text([None]),
         "camera": camera * 2,
+        "has_camera": ~known,
         "level": levels * 0.5,
     }
     assert not torch.isclose(run(), run(**{part: changes[part]})).all()
@@ -172,9 +175,22 @@ def test_every_condition_matters(part):
 def test_without_conditions_the_learned_absence_is_used():
     latents, levels, conditions = _inputs(batch=1)
     absent = torch.zeros(1, FRAMES, dtype=torch.bool)
-    told = _run(latents, levels, Conditions(actions=conditions.actions, has_action=absent, text=conditions.text))
-    left_out = _run(latents, levels, Conditions(text=conditions.text))
-    assert torch.equal(told.prediction, left_out.prediction)
+    network, still = model(camera_dim=2), torch.zeros(1, FRAMES, 2)
+
+    def run(**given):
+        return _run(latents, levels, Conditions(text=conditions.text, **given), network=network).prediction
+
+    told = {"actions": conditions.actions, "has_action": absent, "camera": still, "has_camera": absent}
+    assert torch.equal(run(**told), run())
+    assert not torch.isclose(run(camera=still), run()).all()  # a camera at rest is not an unknown one
+
+
+def test_an_unknown_camera_differs_from_one_at_rest_before_any_training():
+    network = VideoDiT(replace(MODEL, camera_dim=6))
+    still = Conditions(camera=torch.zeros(1, 1, 6))
+    levels = torch.zeros(1, 1)
+    rest, unknown = (network.embed_condition(levels, c, None) for c in (still, Conditions()))
+    assert (rest - unknown).abs().mean() > 1e-3
 
 
 @pytest.mark.parametrize("grid", [(2, 2), (6, 4), (2, 10)])

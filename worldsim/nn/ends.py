@@ -49,6 +49,8 @@ class Entrance(nn.Module):
         self.no_action = nn.Parameter(torch.zeros(d)) if config.action_dim else None
         self.action_token = nn.Linear(d, d) if config.action_dim and config.action_token else None
         self.camera = nn.Linear(config.camera_dim, d) if config.camera_dim else None
+        # Apart from the embedding of a camera at rest, which begins as zero, from the first update on.
+        self.no_camera = nn.Parameter(0.02 * torch.randn(d)) if config.camera_dim else None
 
     @property
     def head_dim(self) -> int:
@@ -94,6 +96,17 @@ class Entrance(nn.Module):
         """(B, F, 1, D), or None for a model without such a token."""
         return None if self.action_token is None or action is None else self.action_token(action).unsqueeze(2)
 
+    def embed_camera(self, conditions: Conditions) -> Tensor | None:
+        """(B, F, D), or one for all frames (D,); None for a model without camera motion."""
+        if self.camera is None or self.no_camera is None:
+            return None
+        if conditions.camera is None:
+            return self.no_camera
+        embedded = self.camera(conditions.camera)
+        if conditions.has_camera is None:
+            return embedded
+        return torch.where(conditions.has_camera[..., None], embedded, self.no_camera.to(embedded.dtype))
+
     def embed_condition(self, levels: Tensor, conditions: Conditions, action: Tensor | None) -> Tensor:
         """What frames are modulated by, text apart: (B, F, D).
 
@@ -105,9 +118,8 @@ class Entrance(nn.Module):
         c = self.level(level_features(self.path.time(levels.float())).to(self.patchify.weight.dtype))
         if action is not None:
             c = c + action
-        if self.camera is not None and conditions.camera is not None:
-            c = c + self.camera(conditions.camera)
-        return c
+        camera = self.embed_camera(conditions)
+        return c if camera is None else c + camera
 
 
 class Outcome(nn.Module):

@@ -26,13 +26,15 @@ class Conditions:
         actions: (B, F, action_dim); `actions[:, i]` led to frame i (frame 0 of an episode has none).
         has_action: (B, F) boolean; where False the learned absence of an action is used.
         text: (B, L, D) from `VideoDiT.encode_text`.
-        camera: (B, F, camera_dim), motion of the camera to frame i.
+        camera: (B, F, camera_dim); `camera[:, i]` is the motion of the camera to frame i, in the units of training.
+        has_camera: (B, F) boolean; where False the learned absence of such a motion is used.
     """
 
     actions: Tensor | None = None
     has_action: Tensor | None = None
     text: Tensor | None = None
     camera: Tensor | None = None
+    has_camera: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
