@@ -21,7 +21,8 @@ class Options:
 
     Attributes:
         preset: Where the configuration starts from: bounce, room or tiny.
-        data: Directory of the dataset.
+        data: Directory of the dataset, or of several with the same actions and frame rate; their frame sizes may
+            differ.
         out: Run directory; its `checkpoint` folder is the learned world.
         second_phase: A checkpoint of the preset's shape to train on from, for long rollouts of one denoising step a
             frame.
@@ -33,7 +34,7 @@ class Options:
     """
 
     preset: tyro.conf.Positional[str]
-    data: Path
+    data: Many[Path]
     out: Path = Path("runs/world")
     second_phase: Path | None = None
     set: Annotated[Many[str], tyro.conf.arg(aliases=["-s"])] = ()
@@ -44,7 +45,8 @@ class Options:
 
 def run(options: Options) -> None:
     """Trains, and says where the checkpoint is."""
-    config = preset(options.preset, str(options.data))
+    directories = tuple(str(path) for path in flat(options.data))
+    config = preset(options.preset, directories[0] if len(directories) == 1 else directories)
     if options.second_phase is not None:
         config = second_phase(config, str(options.second_phase))
     config = changed(config, flat(options.set))

@@ -168,11 +168,11 @@ def attend_packed(q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, packing: Packing)
     if _fmha is not None and q_NHD.is_cuda and packing.streams == 1:
         q, k, v = q_NHD[q_rows][None], k_MHD[k_rows][None], v_MHD[k_rows][None]
         return _fmha.memory_efficient_attention(q, k, v, attn_bias=packing.bias)[0][back]
-    out = [
-        attend(*(_rows(x, r) for x, r in ((q_NHD, rows_q), (k_MHD, rows_k), (v_MHD, rows_k))), packing.block_mask(i))
-        for i, (rows_q, rows_k) in enumerate(zip(packing.queries, packing.keys, strict=True))
-    ]
-    return torch.cat([x.flatten(0, 1) for x in out]).index_select(0, back)
+    out = []
+    for i, (rows_q, rows_k) in enumerate(zip(packing.queries, packing.keys, strict=True)):
+        q, k, v = _rows(q_NHD, rows_q), _rows(k_MHD, rows_k), _rows(v_MHD, rows_k)
+        out.append(attend(q, k, v, packing.block_mask(i)).flatten(0, 1))
+    return torch.cat(out).index_select(0, back)
 
 
 def _rows(x_NHD: Tensor, rows: Tensor) -> Tensor:

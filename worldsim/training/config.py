@@ -1,6 +1,6 @@
 """What a training run is made of."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from worldsim.config import Config, ModelConfig, TextConfig, TokenizerConfig
@@ -54,6 +54,7 @@ class DynamicsConfig(Config):
 
     Attributes:
         length: Frames of a training window; above the model's window, so that sliding is seen.
+        lengths: The same for each dataset by itself, where a run has several; empty for `length` in all of them.
         level_mean: Mean of the logit of the target frames' noise level.
         level_std: Its standard deviation.
         pure_noise: Share of target frames at level 1, where sampling starts.
@@ -74,6 +75,7 @@ class DynamicsConfig(Config):
     """
 
     length: int = 20
+    lengths: tuple[int, ...] = ()
     level_mean: float = 1.0
     level_std: float = 1.4
     pure_noise: float = 0.15
@@ -122,7 +124,8 @@ class TrainConfig(Config):
     """A whole run: tokenizer, then dynamics.
 
     Attributes:
-        data: Directory of the dataset.
+        data: Directory of the dataset, or of several with the same actions and frame rate. Their frame sizes and window
+            lengths may differ; windows are then packed without padding.
         tokenizer: The tokenizer's shape.
         model: The transformer's shape; `action_dim` is taken from the dataset.
         tokenizer_optimiser: Training of the tokenizer, on single frames.
@@ -149,7 +152,7 @@ class TrainConfig(Config):
         tensorboard: Whether to write TensorBoard event files beside metrics.jsonl.
     """
 
-    data: str
+    data: str | tuple[str, ...]
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=lambda: ModelConfig(text=TextConfig()))
     tokenizer_optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(steps=4000, batch_size=32))
@@ -171,3 +174,29 @@ class TrainConfig(Config):
     evaluate_every: int = 500
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        lengths = self.dynamics.lengths
+        if not self.directories or len(lengths) not in (0, len(self.directories)):
+            raise ConfigError(
+                expected="a dataset, and dynamics.lengths for each of several or for none",
+                got=f"{len(self.directories)} datasets and {len(lengths)} lengths",
+                remedy="Name as many lengths as datasets.",
+            )
+        if self.compile and len(self.directories) > 1:
+            raise ConfigError(
+                expected="one dataset with compile",
+                got=f"{len(self.directories)}, whose shares of a batch vary from update to update",
+                remedy="Leave compile out.",
+            )
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """Directories of the datasets."""
+        return (self.data,) if isinstance(self.data, str) else self.data
+
+    def of_dataset(self, index: int) -> "TrainConfig":
+        """The run as if the dataset of that number were its only one."""
+        lengths = self.dynamics.lengths
+        dynamics = replace(self.dynamics, length=lengths[index] if lengths else self.dynamics.length, lengths=())
+        return replace(self, data=self.directories[index], dynamics=dynamics)

@@ -17,6 +17,7 @@ from worldsim.files import write_text
 from worldsim.spaces import action_dim, action_vectors
 from worldsim.tokenizer import Tokenizer, VitTokenizer, num_latents
 from worldsim.training.config import TrainConfig
+from worldsim.training.corpus import Corpus
 from worldsim.training.losses import LatentBatch
 from worldsim.training.phase import autocast
 from worldsim.video import to_model
@@ -53,13 +54,18 @@ class FrameSource:
         held_windows = Windows(dataset, length, batch_size=64, seed=config.seed, episodes=held, memory_gib=0.0)
         self._held = held_windows.batch(0)["frames"]
 
+    @property
+    def num_windows(self) -> int:
+        """Number of different windows to train on."""
+        return self._train.num_windows
+
     def batch(self, step: int, device: torch.device, rows: range | None = None) -> Tensor:
         """(B, T, 3, H, W) in [-1, 1] of update `step`, or some rows of it."""
         return to_model(self._train.batch(step, _slice(rows))["frames"], device)
 
-    def describe(self, step: int) -> str:
-        """Which frames the batch of update `step` holds."""
-        return _describe(self._train.batch(step))
+    def describe(self, step: int, rows: range | None = None) -> str:
+        """Which frames the batch of update `step` holds, or some rows of it."""
+        return _describe(self._train.batch(step, _slice(rows)), self._train.dataset)
 
     def held_out(self, device: torch.device) -> Tensor:
         """The same frames every time, from held-out episodes."""
@@ -72,7 +78,7 @@ class LatentSource:
     Args:
         dataset: The dataset.
         latents: (frames, C, h, w) float16, from `cached_latents`.
-        config: The run.
+        config: The run, as for this dataset (`TrainConfig.of_dataset`).
         reward_scale: Rewards are given in units of this.
     """
 
@@ -94,13 +100,18 @@ class LatentSource:
         held = self.held_out_episodes
         self._held = Windows(dataset, self.length, batch_size=32, seed=config.seed, episodes=held, frames=False)
 
+    @property
+    def num_windows(self) -> int:
+        """Number of different windows to train on."""
+        return self._train.num_windows
+
     def batch(self, step: int, device: torch.device, rows: range | None = None) -> LatentBatch:
         """The windows of update `step`, or some rows of them."""
         return self._convert(self._train.batch(step, _slice(rows)), device)
 
-    def describe(self, step: int) -> str:
-        """Which windows the batch of update `step` holds."""
-        return _describe(self._train.batch(step))
+    def describe(self, step: int, rows: range | None = None) -> str:
+        """Which windows the batch of update `step` holds, or some rows of it."""
+        return _describe(self._train.batch(step, _slice(rows)), self.dataset)
 
     def held_out(self, index: int, device: torch.device) -> LatentBatch:
         """Windows of held-out episodes; the same for the same index."""
@@ -140,8 +151,10 @@ def window_weights(dataset: Dataset, latents: np.ndarray, events: float) -> np.n
 
 
 @torch.no_grad()
-def cached_latents(dataset: Dataset, tokenizer: Tokenizer, folder: Path, config: TrainConfig) -> np.ndarray:
-    """Latents of every frame, (frames, C, h, w) float16, computed once and kept in `folder`.
+def cached_latents(
+    dataset: Dataset, tokenizer: Tokenizer, folder: Path, config: TrainConfig, name: str = LATENTS
+) -> np.ndarray:
+    """Latents of every frame, (frames, C, h, w) float16, computed once and kept in `folder` as `name`.
 
     With temporal stride 4, row i holds the latent of frames i - 3 to i (repeating an episode's first frame before its
     start), so that a window may begin anywhere.
@@ -151,13 +164,13 @@ def cached_latents(dataset: Dataset, tokenizer: Tokenizer, folder: Path, config:
     """
     device = next(tokenizer.parameters()).device
     key = {"data": dataset.digest(), "tokenizer": _weights_hash(tokenizer)}
-    file, about = folder / LATENTS, folder / "latents.json"
+    file, about = folder / name, (folder / name).with_suffix(".json")
     if file.exists() and about.exists() and json.loads(about.read_text()) == key:
         return np.load(file, mmap_mode="r")
     height, width = dataset.frame_size
     stride = config.tokenizer.spatial_stride
     shape = (dataset.num_frames, config.tokenizer.latent_channels, height // stride, width // stride)
-    work = folder / ".latents.npy.tmp"
+    work = folder / f".{name}.tmp"
     out = np.lib.format.open_memmap(work, mode="w+", dtype=np.float16, shape=shape)
     with work.open("r+b") as stream:
         # A full disk is an error now; met while writing through the map it would kill the process.
@@ -193,7 +206,12 @@ def check_dataset(dataset: Dataset, config: TrainConfig) -> None:
         )
 
 
-def check_same_data(folder: Path, dataset: Dataset) -> None:
+def latents_file(index: int) -> str:
+    """Where the latents of a run's dataset of that number are kept."""
+    return f"latents-{index + 1}.npy" if index else LATENTS
+
+
+def check_same_data(folder: Path, corpus: Corpus) -> None:
     """Notes in a run directory which data it trains on.
 
     Raises:
@@ -202,29 +220,23 @@ def check_same_data(folder: Path, dataset: Dataset) -> None:
     file = folder / "data.json"
     if file.exists():
         began = json.loads(file.read_text())["digest"]
-        if began != dataset.digest():
+        if began != corpus.digest():
             raise DatasetError(
                 expected=f"the data that the run began with, {began[:12]}",
-                got=f"{dataset.path}, {dataset.digest()[:12]}",
+                got=f"{corpus.name}, {corpus.digest()[:12]}",
                 remedy="Point to that data, or begin a new run; `start` takes this one's weights over.",
             )
-    write_text(file, json.dumps({"digest": dataset.digest(), "episodes": len(dataset), "frames": dataset.num_frames}))
-
-
-def reward_scale(dataset: Dataset) -> float:
-    """Standard deviation of the rewards that are not zero, or 1."""
-    rewards = dataset.read("rewards")
-    found = rewards[rewards != 0]
-    return float(max(np.sqrt(np.mean(found**2)), 1e-3)) if len(found) else 1.0
+    about = {"digest": corpus.digest(), "episodes": corpus.num_episodes, "frames": corpus.num_frames}
+    write_text(file, json.dumps(about))
 
 
 def _slice(rows: range | None) -> slice:
     return slice(None) if rows is None else slice(rows.start, rows.stop)
 
 
-def _describe(raw: Mapping[str, Any]) -> str:
+def _describe(raw: Mapping[str, Any], dataset: Dataset) -> str:
     places = ", ".join(f"{e}:{s}" for e, s in zip(raw["episode"], raw["start"], strict=True))
-    return f"the windows (episode:first frame) {places}"
+    return f"the windows (episode:first frame) {places} of {dataset.path}"
 
 
 def _encode_everywhere(tokenizer: Tokenizer, frames: np.ndarray, device: torch.device) -> np.ndarray:

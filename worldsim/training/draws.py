@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Generator, Tensor
@@ -37,6 +38,14 @@ def generators_for(seed: int, phase: str, step: int, samples: range) -> SampleGe
 def shared_source(source: Source) -> Generator:
     """The generator of what a batch has in common."""
     return source.shared if isinstance(source, SampleGenerators) else source
+
+
+def divided(source: Source, sizes: Sequence[int]) -> list[Source]:
+    """The sources of each of several groups of samples that lie one after another."""
+    if isinstance(source, Generator):
+        return [source] * len(sizes)
+    ends = list(accumulate(sizes, initial=0))
+    return [SampleGenerators(shared=source.shared, samples=source.samples[a:b]) for a, b in pairwise(ends)]
 
 
 def uniform(shape: Sequence[int], source: Source) -> Tensor:

@@ -1,16 +1,18 @@
 """What is measured on held-out episodes while the transformer trains, and the best checkpoint so far."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from worldsim.checkpoint import save_checkpoint
+from worldsim.checkpoint import Checkpoint, save_checkpoint
 from worldsim.errors import CheckpointError
 from worldsim.tokenizer import Tokenizer
 from worldsim.training.config import TrainConfig
+from worldsim.training.corpus import Corpus
 from worldsim.training.data import LatentSource
 from worldsim.training.draws import generators_for
 from worldsim.training.losses import dynamics_loss
@@ -31,16 +33,20 @@ class Evaluation:
 
     Args:
         config: The run.
-        source: Where windows come from.
+        corpus: What it trains on.
+        sources: Where windows of each dataset come from.
         tokenizer: The trained tokenizer.
         run: Where samples and the best checkpoint go.
     """
 
-    def __init__(self, config: TrainConfig, source: LatentSource, tokenizer: Tokenizer, run: Run) -> None:
-        self.config, self.source, self.tokenizer, self.run = config, source, tokenizer, run
-        wanted = config.evaluation.clips > 0
-        clips = HeldOutClips(source.dataset, source.held_out_episodes, config) if wanted else None
-        self.clips = clips if clips is not None and clips.steps > 0 else None
+    def __init__(
+        self, config: TrainConfig, corpus: Corpus, sources: Sequence[LatentSource], tokenizer: Tokenizer, run: Run
+    ) -> None:
+        self.config, self.corpus, self.sources, self.tokenizer, self.run = config, corpus, sources, tokenizer, run
+        wanted = sources if config.evaluation.clips > 0 else ()
+        clips = [HeldOutClips(s.dataset, s.held_out_episodes, config) for s in wanted]
+        # By the number of the dataset, whose episodes may be too short.
+        self.clips = {i: c for i, c in enumerate(clips, start=1) if c.steps > 0}
 
     def __call__(self, model: VideoDiT, step: int) -> Mapping[str, float]:
         """Numbers after `step` updates.
@@ -50,36 +56,51 @@ class Evaluation:
             step: Number of updates.
         """
         device = model.patchify.weight.device
-        numbers = held_out_loss(model, self.source, self.config, device)
-        if self.clips is not None:
-            world = world_of(self.config, self.source.dataset, self.tokenizer, model, self.source.reward_scale)
-            dreams = self.clips.dream(world)
-            numbers |= dreams.numbers()
+        numbers = held_out_loss(model, self.sources, self.config, device)
+        found = {}
+        for i, clips in self.clips.items():
+            dreams = clips.dream(self._world(model))
+            found[i] = dreams.numbers()
             if self.config.evaluation.videos:
-                file = self.run.path / "samples" / f"step-{step:08d}.mp4"
-                dreams.write(file, self.source.dataset.fps, self.config.evaluation.videos)
+                name = f"step-{step:08d}.mp4" if i == 1 else f"step-{step:08d}-{i}.mp4"
+                dreams.write(self.run.path / "samples" / name, self.corpus.fps, self.config.evaluation.videos)
+        numbers |= _over_datasets(found)
         self._keep_best(model, {"step": step, **numbers})
         return numbers
+
+    def _world(self, model: VideoDiT, numbers: Mapping[str, float] | None = None) -> Checkpoint:
+        scale = self.sources[0].reward_scale
+        return world_of(self.config, self.corpus, self.tokenizer, model, scale, numbers)
 
     def _keep_best(self, model: VideoDiT, numbers: Mapping[str, float]) -> None:
         best = _kept(self.run.path / BEST)
         if best is not None and _merit(best) >= _merit(numbers) and _merit(best)[0] == _merit(numbers)[0]:
             return
-        dataset = self.source.dataset
-        world = world_of(self.config, dataset, self.tokenizer, model, self.source.reward_scale, numbers)
-        save_checkpoint(world, self.run.path / BEST, card=card_of(self.config, dataset, numbers))
+        card = card_of(self.config, self.corpus, numbers)
+        save_checkpoint(self._world(model, numbers), self.run.path / BEST, card=card)
+
+
+def _over_datasets(found: Mapping[int, Mapping[str, float]]) -> dict[str, float]:
+    """The numbers of each dataset, `dataI_NAME`, and under their own name their means; of a single one, itself."""
+    if len(found) <= 1:
+        return {k: v for numbers in found.values() for k, v in numbers.items()}
+    names = {k: None for numbers in found.values() for k in numbers}
+    means = {k: float(np.mean([numbers[k] for numbers in found.values() if k in numbers])) for k in names}
+    return means | {f"data{i}_{k}": v for i, numbers in found.items() for k, v in numbers.items()}
 
 
 @torch.no_grad()
-def held_out_loss(model: VideoDiT, source: LatentSource, config: TrainConfig, device: torch.device) -> dict[str, float]:
+def held_out_loss(
+    model: VideoDiT, sources: Sequence[LatentSource], config: TrainConfig, device: torch.device
+) -> dict[str, float]:
     """The objective on held-out episodes, with clean context and the same noise every time."""
     quiet = replace(
         config.dynamics, bidirectional=0.0, drop_text=0.0, drop_action=0.0, context_clean=1.0, pure_noise=1.0
     )
     sums: dict[str, float] = {}
     for i in range(_ROUNDS):
-        batch = source.held_out(i, device)
-        generators = generators_for(config.seed, "held", i, range(len(batch.latents)))
+        batch = [s.held_out(i, device) for s in sources]
+        generators = generators_for(config.seed, "held", i, range(sum(len(b.latents) for b in batch)))
         with autocast(device, config.precision):
             _, parts = dynamics_loss(model, batch, quiet, generators, feedback=False)
         for name, value in parts.items():

@@ -6,16 +6,15 @@ that each noisy frame is denoised against exactly the past that a cached step se
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from worldsim.nn.masks import two_stream_mask
 from worldsim.noise import clean_from_prediction, mix, source
 from worldsim.training.config import DynamicsConfig
-from worldsim.training.draws import SampleGenerators, Source, normal, shared_source, uniform
+from worldsim.training.draws import Source, divided, normal, shared_source, uniform
 from worldsim.transformer import Clips, Conditions, Output, VideoDiT
 
 
@@ -60,7 +59,8 @@ def dynamics_loss(
         feedback: Whether part of the context is replaced by the model's own prediction.
     """
     groups = [batch] if isinstance(batch, LatentBatch) else list(batch)
-    draws = _draws(generator, groups)
+    sizes = [len(g.latents) for g in groups]
+    draws = [_Draw(own, g.latents.device) for own, g in zip(divided(generator, sizes), groups, strict=True)]
     if draws[0].one() < config.bidirectional:
         return _bidirectional_loss(model, groups, config, draws)
     return _causal_loss(model, groups, config, draws, feedback=feedback)
@@ -231,18 +231,6 @@ def _twice(conditions: Conditions) -> Conditions:
 def _target_levels(config: DynamicsConfig, draw: "_Draw", b: int, f: int) -> Tensor:
     logits = config.level_mean + config.level_std * draw.normal_of(b, f)
     return torch.where(draw.uniform(b, f) < config.pure_noise, 1.0, torch.sigmoid(logits))
-
-
-def _draws(generator: Source, groups: Sequence[LatentBatch]) -> list["_Draw"]:
-    """What each group draws from: the sources of its own windows."""
-    ends = list(accumulate((len(g.latents) for g in groups), initial=0))
-    own = [
-        generator
-        if isinstance(generator, Generator)
-        else SampleGenerators(shared=generator.shared, samples=generator.samples[first:last])
-        for first, last in pairwise(ends)
-    ]
-    return [_Draw(mine, group.latents.device) for mine, group in zip(own, groups, strict=True)]
 
 
 class _Draw:

@@ -7,8 +7,10 @@ from worldsim.config import ModelConfig, TextConfig, TokenizerConfig
 from worldsim.errors import UnknownNameError
 from worldsim.training.config import DynamicsConfig, OptimiserConfig, TrainConfig
 
+Data = str | tuple[str, ...]
 
-def bounce(data: str) -> TrainConfig:
+
+def bounce(data: Data) -> TrainConfig:
     """The shipped 2D world: 64 x 64 pixels at 10 frames/s, small enough to train on two CPU cores."""
     return TrainConfig(
         data=data,
@@ -20,7 +22,7 @@ def bounce(data: str) -> TrainConfig:
     )
 
 
-def room(data: str) -> TrainConfig:
+def room(data: Data) -> TrainConfig:
     """The shipped 3D world: 64 x 64 pixels, textured, with a longer window so that what was seen is remembered."""
     return TrainConfig(
         data=data,
@@ -32,7 +34,7 @@ def room(data: str) -> TrainConfig:
     )
 
 
-def tiny(data: str) -> TrainConfig:
+def tiny(data: Data) -> TrainConfig:
     """A few seconds of training, for trying the machinery on any dataset."""
     return TrainConfig(
         data=data,
@@ -77,10 +79,10 @@ def second_phase(config: TrainConfig, start: str) -> TrainConfig:
     )
 
 
-PRESETS: dict[str, Callable[[str], TrainConfig]] = {"bounce": bounce, "room": room, "tiny": tiny}
+PRESETS: dict[str, Callable[[Data], TrainConfig]] = {"bounce": bounce, "room": room, "tiny": tiny}
 
 
-def preset(name: str, data: str) -> TrainConfig:
+def preset(name: str, data: Data) -> TrainConfig:
     """The preset of that name.
 
     Raises:

@@ -1,37 +1,52 @@
 """Training of the tokenizer on single frames (or groups, with temporal stride 4)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from worldsim.tokenizer import ConvTokenizer
-from worldsim.training.draws import Source, normal
+from worldsim.training.draws import Source, divided, normal
 
 NOISE = 0.05  # on the bounded bottleneck, so that the decoder forgives small errors of the transformer
 
 
-def tokenizer_loss(tokenizer: ConvTokenizer, frames: Tensor, generator: Source) -> tuple[Tensor, dict[str, Tensor]]:
-    """Squared and absolute error of reconstruction through a noisy bottleneck, heavier where frames move.
+def tokenizer_loss(
+    tokenizer: ConvTokenizer, groups: Sequence[Tensor], generator: Source
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Squared and absolute error of reconstruction through a noisy bottleneck.
 
     Args:
         tokenizer: The network.
-        frames: (B, T, 3, H, W) in [-1, 1].
+        groups: (B, T, 3, H, W) in [-1, 1] each; sizes may differ from group to group, and every window counts alike.
         generator: Source of the bottleneck's noise.
     """
-    raw = tokenizer.bottleneck(frames)
-    raw = raw + NOISE * normal(raw.shape, generator).to(raw)
-    out = tokenizer.from_bottleneck(raw).float()
-    target = tokenizer.group(frames)
-    error = out - target
-    squared = error.square().mean()
-    loss = squared + 0.1 * error.abs().mean()
-    return loss, {"mse": squared.detach()}
+    losses, squares = [], []
+    total = sum(len(frames) for frames in groups)
+    for frames, own in zip(groups, divided(generator, [len(frames) for frames in groups]), strict=True):
+        raw = tokenizer.bottleneck(frames)
+        raw = raw + NOISE * normal(raw.shape, own).to(raw)
+        out = tokenizer.from_bottleneck(raw).float()
+        error = out - tokenizer.group(frames)
+        squared, share = error.square().mean(), len(frames) / total
+        losses.append(share * (squared + 0.1 * error.abs().mean()))
+        squares.append(share * squared.detach())
+    return torch.stack(losses).sum(), {"mse": torch.stack(squares).sum()}
 
 
 @torch.no_grad()
-def reconstruction_psnr(tokenizer: ConvTokenizer, frames: Tensor) -> Mapping[str, float]:
-    """Peak signal-to-noise ratio in dB of clamped reconstructions: the ceiling of every rollout."""
-    out = tokenizer.decode(tokenizer.encode(frames), starts=True).clamp(-1, 1)
-    mse = (out - frames).square().mean(dim=(1, 2, 3, 4)) / 4.0
-    return {"psnr_db": float((-10.0 * torch.log10(mse.clamp(min=1e-10))).mean())}
+def reconstruction_psnr(tokenizer: ConvTokenizer, groups: Sequence[Tensor]) -> Mapping[str, float]:
+    """Peak signal-to-noise ratio in dB of clamped reconstructions, mean over windows: the ceiling of every rollout."""
+    found = []
+    for frames in groups:
+        out = tokenizer.decode(tokenizer.encode(frames), starts=True).clamp(-1, 1)
+        mse = (out - frames).square().mean(dim=(1, 2, 3, 4)) / 4.0
+        found.append(-10.0 * torch.log10(mse.clamp(min=1e-10)))
+    return {"psnr_db": float(torch.cat(found).mean())}
+
+
+@torch.no_grad()
+def measure(tokenizer: ConvTokenizer, batches: Iterable[Sequence[Tensor]]) -> None:
+    """Sets the tokenizer's standardisation from batches of frames of any sizes."""
+    cells = [tokenizer.bottleneck(frames).movedim(2, -1).flatten(0, -2) for groups in batches for frames in groups]
+    tokenizer.measure(torch.cat(cells)[:, None, :, None, None])

@@ -1,16 +1,29 @@
 """Windows of several sizes and durations in one update: packed, they teach what they would teach one by one."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import worldsim
+from worldsim.checkpoint import load_checkpoint
 from worldsim.config import ModelConfig, TextConfig
-from worldsim.training import DynamicsConfig
+from worldsim.data import Dataset, DatasetWriter, record
+from worldsim.errors import ActionError, ConfigError, DatasetError
+from worldsim.training import DynamicsConfig, TrainConfig, train
+from worldsim.training.corpus import Mixture
 from worldsim.training.draws import SampleGenerators, generators_for
+from worldsim.training.learner import Learner
 from worldsim.training.losses import LatentBatch, dynamics_loss
 from worldsim.transformer import VideoDiT
 
+CPU = torch.device("cpu")
 SHAPES = [(2, 5, 4, 4), (1, 5, 2, 6), (3, 3, 4, 2), (1, 1, 2, 2)]  # windows, frames, rows, columns
 
 
@@ -91,3 +104,121 @@ def test_the_order_of_a_packs_windows_does_not_matter() -> None:
         model, packed[::-1], config, SampleGenerators(shared=again.shared, samples=samples), feedback=False
     )
     torch.testing.assert_close(loss, turned, rtol=1e-5, atol=1e-6)
+
+
+class Rows:
+    """A source whose batches are the rows themselves."""
+
+    def __init__(self, name: str, num_windows: int) -> None:
+        self.name, self.num_windows = name, num_windows
+
+    def batch(self, step: int, device: torch.device, rows: range) -> list[tuple[str, int, int]]:
+        return [(self.name, step, row) for row in rows]
+
+    def describe(self, step: int, rows: range) -> str:
+        return f"{self.name} {rows.start}-{rows.stop}"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=4), st.integers(1, 12), st.integers(0, 2**20))
+def test_every_row_comes_from_one_source_in_proportion(windows: list[int], size: int, seed: int) -> None:
+    mixture = Mixture([Rows(str(i), n) for i, n in enumerate(windows)], size, seed)
+    counts = np.zeros(len(windows))
+    for step in range(20):
+        rows = [row for group in mixture.batch(step, CPU) for row in group]
+        assert [(s, r) for _, s, r in rows] == [(step, i) for i in range(size)]
+        found = np.bincount([int(name) for name, _, _ in rows], minlength=len(windows))
+        assert (abs(found - size * np.array(windows) / sum(windows)) < 1.0 + 1e-9).all()
+        counts += found
+        # Processes that take parts of the batch take parts of the same one.
+        cut = seed % (size + 1)
+        parts = [mixture.batch(step, CPU, part) for part in (range(cut), range(cut, size))]
+        assert [row for part in parts for group in part for row in group] == rows
+    assert "0 0-" in mixture.describe(3) or windows[0] < sum(windows)
+
+
+def test_a_rare_source_gets_its_share_over_many_updates() -> None:
+    mixture = Mixture([Rows("much", 97), Rows("little", 3)], 4, 0)
+    rare = sum(name == "little" for step in range(2000) for group in mixture.batch(step, CPU) for name, _, _ in group)
+    assert rare == pytest.approx(0.03 * 8000, rel=0.15)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    path = tmp_path_factory.mktemp("wide") / "bounce"
+    return record(
+        "envs:Bounce-v0", episodes=3, seed=8, path=path, max_steps=7, truth=False, progress=False, size=(16, 48)
+    )
+
+
+@pytest.fixture
+def two_sizes(dataset: Dataset, wide: Dataset, saving: TrainConfig) -> TrainConfig:
+    """Square and wide frames, windows of five and of three."""
+    return replace(
+        saving,
+        data=(str(dataset.path), str(wide.path)),
+        dynamics=replace(saving.dynamics, lengths=(5, 3), feedback=0.5, events=0.3),
+        tokenizer_optimiser=replace(saving.tokenizer_optimiser, batch_size=6),
+        optimiser=replace(saving.optimiser, batch_size=6),
+        evaluation=replace(saving.evaluation, clips=1, horizon=2, videos=1),
+    )
+
+
+def test_one_run_learns_two_sizes_and_resumes_bit_for_bit(
+    two_sizes: TrainConfig, dataset: Dataset, wide: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(two_sizes, out=tmp_path / "whole", show_progress=False)
+    meta = load_checkpoint(whole).meta
+    assert meta["data"]["frame_sizes"] == [[32, 32], [16, 48]]
+    assert meta["data"]["frames"] == dataset.num_frames + wide.num_frames
+    simulator = worldsim.load(whole)
+    for data in (dataset, wide):
+        frames = data.episode(0).frames[:2]
+        assert simulator.rollout(frames=frames, actions=[1, 2, 3], seed=0).shape == (5, *data.frame_size, 3)
+    for data, name in ((dataset, "latents.npy"), (wide, "latents-2.npy")):
+        height, width = data.frame_size
+        assert np.load(tmp_path / "whole" / name).shape == (data.num_frames, 4, height // 8, width // 8)
+    lines = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    held = next(line for line in lines if "held_data2_psnr_db" in line)
+    assert held["held_psnr_db"] == pytest.approx((held["held_data1_psnr_db"] + held["held_data2_psnr_db"]) / 2)
+    assert sorted(p.name[-6:] for p in (tmp_path / "whole/samples").iterdir()) == [
+        "-2.mp4",
+        "-2.mp4",
+        "04.mp4",
+        "08.mp4",
+    ]
+
+    honest, out = Learner.update, tmp_path / "broken"
+
+    def breaks(self: Learner) -> float:
+        if self.folder.name == "dynamics" and self.step == 5:
+            raise KeyboardInterrupt
+        return honest(self)
+
+    monkeypatch.setattr(Learner, "update", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        train(two_sizes, out=out, show_progress=False)
+    monkeypatch.setattr(Learner, "update", honest)
+    resumed = train(two_sizes, out=out, resume=True, show_progress=False)
+    for name in ("model", "tokenizer"):
+        file = f"{name}.safetensors"
+        assert (resumed / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_datasets_that_do_not_go_together_are_named(dataset: Dataset, tmp_path: Path, config: TrainConfig) -> None:
+    rng = np.random.default_rng(0)
+    for name, space, fps in (("actions", spaces.Discrete(3), dataset.fps), ("rate", dataset.action_space, 99.0)):
+        with DatasetWriter(tmp_path / name, action_space=space, fps=fps) as writer:
+            for _ in range(2):
+                writer.add_episode(rng.integers(0, 255, (9, 32, 32, 3), np.uint8), np.zeros(8, np.int64))
+    for name, error, words in (
+        ("actions", ActionError, r"Discrete\(3\) in .*actions"),
+        ("rate", DatasetError, "99 in"),
+    ):
+        with pytest.raises(error, match=words):
+            train(replace(config, data=(str(dataset.path), str(tmp_path / name))), out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="2 datasets and 3 lengths"):
+        replace(config, data=("a", "b"), dynamics=replace(config.dynamics, lengths=(1, 2, 3)))
+    with pytest.raises(ConfigError, match="Leave compile out"):
+        replace(config, data=("a", "b"), compile=True)
+    assert not (tmp_path / "run").exists()

@@ -21,6 +21,7 @@ from worldsim.training import OptimiserConfig, TrainConfig, train
 from worldsim.training import data as data_module
 from worldsim.training import learner as learner_module
 from worldsim.training import trainer as trainer_module
+from worldsim.training.corpus import Corpus
 from worldsim.training.data import LatentSource, check_same_data
 from worldsim.training.learner import Learner
 from worldsim.training.run import open_run
@@ -184,9 +185,11 @@ def test_a_run_does_not_go_on_with_other_data(dataset: Dataset, tmp_path: Path) 
     other = record("envs:Bounce-v0", episodes=2, seed=1, path=tmp_path / "other", max_steps=8, truth=False)
     (tmp_path / "run").mkdir()
     for _ in range(2):
-        check_same_data(tmp_path / "run", dataset)
+        check_same_data(tmp_path / "run", Corpus([dataset]))
     with pytest.raises(DatasetError, match="began with"):
-        check_same_data(tmp_path / "run", other)
+        check_same_data(tmp_path / "run", Corpus([other]))
+    with pytest.raises(DatasetError, match="began with"):
+        check_same_data(tmp_path / "run", Corpus([dataset, other]))
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_before_training(config: TrainConfig, tmp_path: Path) -> None:
