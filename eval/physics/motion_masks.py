@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 
 from eval.errors import MeasureError
-from eval.physics.running_background import MASK_ON, moving
+from eval.physics.running_background import MASK_ON, PART_FRAMES, UNIT, moving
 
 THRESHOLD_LEVELS = 10
 SHRINK = 4
-# Pixels whose colours fit a core's second cache.
-READ_PIXELS = 1 << 16
+# Pixels that are read at once: their colours fit a shared cache.
+READ_PIXELS = 1 << 19
 
 
 def motion_masks(frames: np.ndarray, *, threshold: int = THRESHOLD_LEVELS) -> np.ndarray:
@@ -32,8 +32,8 @@ def motion_masks(frames: np.ndarray, *, threshold: int = THRESHOLD_LEVELS) -> np
     """
     check_video(frames)
     masks = np.zeros(frames.shape[:3], bool)
-    for block, rows, columns, found in moving(_read(frames), threshold):
-        masks[block, rows, columns] = found > 0
+    for moved in moving(*_scan(np.ascontiguousarray(frames)), threshold):
+        masks[moved.frames, moved.rows, moved.columns] = moved.masks > 0
     return masks
 
 
@@ -48,41 +48,73 @@ def condense(frames: np.ndarray, *, factor: int = SHRINK, antialias: bool = Fals
     check_video(frames)
     height, width = frames.shape[1:3]
     _check_factor(height, width, factor)
+    frames = np.ascontiguousarray(frames)
     small = np.empty((len(frames), height // factor, width // factor, 3), np.uint8)
-    luma = _read(frames, small, factor, antialias=antialias)
+    luma, high, low = _scan(frames, small, factor, antialias=antialias)
     masks = np.zeros(small.shape[:3], bool)
-    aligned = height % factor == 0 and width % factor == 0
-    for block, rows, columns, found in moving(luma, THRESHOLD_LEVELS):
-        # A part of whole blocks shrinks by itself as it does inside the image; blocks that do not tile the image never.
-        top, left = (rows.start // factor * factor, columns.start // factor * factor) if aligned else (0, 0)
-        bottom, right = (-(-rows.stop // factor) * factor, -(-columns.stop // factor) * factor)
-        part = np.zeros((len(found), (bottom if aligned else height) - top, (right if aligned else width) - left), bool)
-        part[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = found > 0
-        shrunk = shrink(part, factor=factor, antialias=antialias)
-        y, x = top // factor, left // factor
-        masks[block, y : y + shrunk.shape[1], x : x + shrunk.shape[2]] = shrunk
+    # A part of whole blocks shrinks by itself as it does inside the image; blocks that do not tile the image never.
+    tiled = height % factor == 0 and width % factor == 0 and UNIT % factor == 0
+    for moved in moving(luma, high, low, THRESHOLD_LEVELS):
+        if not tiled:
+            whole = np.zeros((moved.frames.stop - moved.frames.start, height, width), bool)
+            whole[:, moved.rows, moved.columns] = moved.masks > 0
+            masks[moved.frames] = shrink(whole, factor=factor, antialias=antialias)
+            continue
+        rows, columns = (slice(s.start // factor, s.stop // factor) for s in (moved.rows, moved.columns))
+        gap, row_count = UNIT // factor, rows.stop - rows.start
+        flat = moved.side_by_side.reshape(len(moved.side_by_side), -1)
+        if factor > 1:
+            flat = cv2.resize(flat, (flat.shape[1] // factor, row_count), interpolation=_interpolation(antialias))
+        levels = flat.reshape(row_count, moved.side_by_side.shape[1], -1)[..., gap : gap + columns.stop - columns.start]
+        masks[moved.frames, rows, columns] = levels.transpose(1, 0, 2) > MASK_ON // 2
     return small, masks
 
 
-def _read(
+def _scan(
     frames: np.ndarray, small: np.ndarray | None = None, factor: int = 1, *, antialias: bool = False
-) -> np.ndarray:
-    """Luma (T, H, W) of frames (T, H, W, 3); fills `small` with the shrunk frames while the same pixels are at hand."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Luma uint8 (T, H, W); its largest and smallest value of each pixel in each part of the video, (parts, H, W).
+
+    Fills `small` with the shrunk frames while the same pixels are at hand.
+    """
     count, height, width, _ = frames.shape
-    luma = np.empty((count, height, width), np.uint8)
-    # Luma is pointwise, and blocks that tile the image do not straddle frames: all frames are one tall picture.
-    tall, tall_luma = np.ascontiguousarray(frames).reshape(-1, width, 3), luma.reshape(-1, width)
-    tiled = small is not None and factor > 1 and height % factor == 0 and width % factor == 0
-    step = max(1, READ_PIXELS // width // factor) * factor
-    for start in range(0, len(tall), step):
-        part = tall[start : start + step]
-        cv2.cvtColor(part, cv2.COLOR_RGB2GRAY, dst=tall_luma[start : start + step])
-        if small is not None and tiled:
-            target = small.reshape(-1, *small.shape[2:])[start // factor : (start + len(part)) // factor]
-            cv2.resize(part, target.shape[1::-1], dst=target, interpolation=_interpolation(antialias))
+    luma = np.empty(frames.shape[:3], np.uint8)
+    high, low = (np.empty((-(-count // PART_FRAMES), height, width), np.uint8) for _ in range(2))
+    tiled = small is not None and height % factor == 0 and width % factor == 0
+    # Several small frames at once, or some rows of a large one: what is at hand stays in the cache.
+    at_once = min(PART_FRAMES, 1 << (max(1, READ_PIXELS // (height * width)).bit_length() - 1))
+    step = height if at_once > 1 else min(height, max(1, READ_PIXELS // width // factor) * factor)
+    for top in range(0, height, step):
+        rows = slice(top, min(top + step, height))
+        for start in range(0, count, at_once):
+            part, first = start // PART_FRAMES, start % PART_FRAMES == 0
+            given = frames[start : start + at_once, rows]
+            # Luma is pointwise, and blocks that tile the image do not straddle frames: one tall picture.
+            tall = given.reshape(-1, width, 3)
+            grey = luma[start : start + at_once, rows]
+            cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY, dst=grey.reshape(-1, width))
+            _widen(high[part, rows], low[part, rows], grey, first=first)
+            if small is not None and tiled:
+                target = small[start : start + at_once, top // factor : rows.stop // factor].reshape(
+                    -1, *small.shape[2:]
+                )
+                if factor == 1:
+                    target[:] = tall
+                else:
+                    cv2.resize(tall, target.shape[1::-1], dst=target, interpolation=_interpolation(antialias))
     if small is not None and not tiled:
         small[:] = shrink(frames, factor=factor, antialias=antialias)
-    return luma
+    return luma, high, low
+
+
+def _widen(high: np.ndarray, low: np.ndarray, luma: np.ndarray, *, first: bool) -> None:
+    """Takes luma (n, h, w) into the ranges (h, w), in place; begins them with it if it is the `first`."""
+    most, least = (luma[0], luma[0]) if len(luma) == 1 else (luma.max(axis=0), luma.min(axis=0))
+    if first:
+        high[:], low[:] = most, least
+    else:
+        cv2.max(high, most, dst=high)
+        cv2.min(low, least, dst=low)
 
 
 def _interpolation(antialias: bool) -> int:  # noqa: FBT001 - private, one argument

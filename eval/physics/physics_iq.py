@@ -39,6 +39,8 @@ __all__ = [
 SECONDS = 5
 # Keeps the published ratios finite.
 RATIO_EPS = 1e-8
+# Far more than the rounding error of a product below 10⁴.
+HALF_EPS = 1e-6
 # Mean squared difference of two roundings to uint8, on frames in [0, 1]: no smaller error can be told from none.
 QUANTISATION_MSE = 2 / 12 / 255**2
 
@@ -262,9 +264,14 @@ def _ious(table: Agreement, *, fixed: bool) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def _as_read(table: Agreement) -> Agreement:
-    # The published scores read per-frame lists from a CSV and round them to four decimals (as Python rounds).
+    # The published scores read per-frame lists from a CSV and round them to four decimals as Python does: the decimal
+    # value. NumPy rounds the product with 10⁴, which differs only where that lies next to a half.
     def rounded(values: np.ndarray) -> np.ndarray:
-        return np.array([round(v, 4) for v in values.ravel().tolist()]).reshape(values.shape)
+        scaled = values * 1e4
+        found = np.rint(scaled) / 1e4
+        unsure = np.abs(scaled - np.floor(scaled) - 0.5) < HALF_EPS
+        found[unsure] = [round(v, 4) for v in values[unsure].tolist()]
+        return found
 
     return table._replace(mse=rounded(table.mse), spatiotemporal_iou=rounded(table.spatiotemporal_iou))
 

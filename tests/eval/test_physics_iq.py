@@ -9,7 +9,7 @@ from eval.clip import Clip
 from eval.errors import MeasureError
 from eval.physics import motion_masks as mm
 from eval.physics import physics_iq as iq
-from eval.physics import running_background
+from eval.physics import rectangles, running_background
 from eval.score import EVALUATORS
 
 CASES, ARRAYS = load("physics_iq")
@@ -78,14 +78,35 @@ def test_masks_of_any_video_are_those_of_whole_frames(seed, monkeypatch):
         y, x = rng.integers(0, height), rng.integers(0, width)
         frame[y : y + side, x : x + side] = rng.integers(0, 256, 3)
     # Small videos that are treated as large ones are.
-    monkeypatch.setattr(running_background, "BLOCK_PIXELS", rng.choice([1 << 10, 1 << 13, 1 << 18]))
-    monkeypatch.setattr(running_background, "LARGE_PIXELS", rng.choice([1, 1 << 15]))
+    monkeypatch.setattr(running_background, "BLOCK_PIXELS", int(rng.choice([1 << 10, 1 << 13, 1 << 20])))
+    monkeypatch.setattr(running_background, "LARGE_PIXELS", rng.choice([1, 1 << 16]))
+    monkeypatch.setattr(mm, "READ_PIXELS", int(rng.choice([1, 1 << 11, 1 << 19])))
+    monkeypatch.setattr(rectangles, "CALL_CELLS", int(rng.choice([0, 1 << 4, 1 << 11])))
     masks = mm.motion_masks(frames)
     np.testing.assert_array_equal(masks, masks_by_definition(frames))
     for factor, antialias in ((4, False), (3, True)):
         small, small_masks = mm.condense(frames, factor=factor, antialias=antialias)
         np.testing.assert_array_equal(small, mm.shrink(frames, factor=factor, antialias=antialias))
         np.testing.assert_array_equal(small_masks, mm.shrink(masks, factor=factor, antialias=antialias))
+
+
+@given(
+    cells=st.integers(1, 12).flatmap(
+        lambda w: st.lists(st.lists(st.booleans(), min_size=w, max_size=w), min_size=1, max_size=12)
+    ),
+    cost=st.sampled_from([0, 3, 1 << 11]),
+)
+def test_rectangles_hold_every_cell_once_and_are_no_larger_than_one_box(cells, cost):
+    cells = np.array(cells)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rectangles, "CALL_CELLS", cost)
+        found = rectangles.cover(cells)
+    times = np.zeros(cells.shape, int)
+    for r in found:
+        times[r.top : r.bottom, r.left : r.right] += 1
+    assert times.max(initial=0) <= 1
+    assert (times[cells] == 1).all()
+    assert sum(r.area for r in found) <= sum(r.area for r in rectangles.cover(cells, split=False))
 
 
 @pytest.mark.parametrize("scenario", [0, 1])
@@ -182,6 +203,14 @@ def test_fixed_mode_keeps_errors_that_rounding_swallows():
     assert iq.verified_score(small, variance).per_metric[0, 0, 3] == 1.0
     expected = (1e-5 + iq.QUANTISATION_MSE) / (4e-5 + iq.QUANTISATION_MSE)
     assert iq.verified_score(small, variance, fixed=True).per_metric[0, 0, 3] == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(0, 1) | st.integers(0, 20000).map(lambda n: n / 20000), min_size=1, max_size=20))
+def test_per_frame_values_are_rounded_as_python_rounds(values):
+    mse = np.array(values).reshape(1, 1, -1)
+    table = iq.Agreement(mse, mse, np.ones((1, 1)), np.ones((1, 1)))
+    rounded = np.array([round(v, 4) for v in values]).reshape(mse.shape)
+    np.testing.assert_array_equal(iq._as_read(table).mse, rounded)
 
 
 def test_identical_takes_leave_the_fixed_mse_ratio_continuous():
