@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FEWEST_FOR_INTERVAL = 4
 # Stands for "the page's text colour" until the SVG is written; no series uses it.
 _TEXT = "#010203"
 _STYLE: Any = {
@@ -39,7 +40,8 @@ _STYLE: Any = {
 def horizon_plot(panels: Mapping[str, Mapping[str, np.ndarray]], fps: float, *, given: int = 0) -> str:
     """Curves over video time, one panel a measure: mean over cases with its 95 % interval (Student's t).
 
-    The axes show 98 % of all values; what lies beyond is cut off.
+    Of fewer than `FEWEST_FOR_INTERVAL` cases each is drawn instead, thin: their interval would fill the panel. The axes
+    show 98 % of all values; what lies beyond is cut off.
 
     Args:
         panels: Title of the panel ("PSNR / dB") to curves by label, each (cases, T) with NaN where there is no value.
@@ -50,16 +52,20 @@ def horizon_plot(panels: Mapping[str, Mapping[str, np.ndarray]], fps: float, *, 
         SVG.
     """
     figure, axes = _figure(len(panels), columns=3, height=2.5)
+    # A label has one colour in all panels, also where a panel lacks some of them.
+    labels = dict.fromkeys(label for curves in panels.values() for label in curves)
+    colours = {label: _hex(SERIES_RGB[i % len(SERIES_RGB)]) for i, label in enumerate(labels)}
     for ax, (title, curves) in zip(axes, panels.items(), strict=False):
-        for i, (label, values) in enumerate(curves.items()):
-            _band(ax, np.atleast_2d(values), fps, label, _hex(SERIES_RGB[i % len(SERIES_RGB)]))
+        for label, values in curves.items():
+            _band(ax, np.atleast_2d(values), fps, label, colours[label])
         if given:
             ax.axvspan(0, (given - 0.5) / fps, color="#808080", alpha=0.15, lw=0)
         _limit(ax, np.concatenate([np.ravel(v) for v in curves.values()]))
         ax.set_title(title, loc="left", fontsize=9, fontweight="bold")
         ax.set_xlabel("time / s")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    drawn = {label: line for ax in axes for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    shown = {label: drawn[label] for label in labels if label in drawn}
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown), frameon=False, fontsize=9)
     return _svg(figure)
 
 
@@ -138,7 +144,10 @@ def _band(ax: "Axes", values: np.ndarray, fps: float, label: str, colour: str) -
     mean = np.divide(total, count, out=np.full(len(count), np.nan), where=shown)
     time = np.arange(len(mean)) / fps
     ax.plot(time, mean, color=colour, lw=1.5, label=label)
-    many = count > 1
+    if len(values) < FEWEST_FOR_INTERVAL:
+        ax.plot(time, values.T, color=colour, lw=0.7, alpha=0.5)
+        return
+    many = count >= FEWEST_FOR_INTERVAL
     if many.any():
         spread = np.where(known, values - mean, 0.0)
         variance = (spread**2).sum(axis=0)[many] / (count[many] - 1)

@@ -15,11 +15,13 @@ from eval.geometry.unknown import pairs_at, working_frames
 from eval.physics.tracks import track
 from eval.pictures import beside, enlarged, tracks_picture
 from eval.plots import evidence_plot
-from eval.report import Block, Note, Picture, Plot, Scores, Section, Videos
+from eval.report import Block, Facts, Note, Picture, Plot, Scores, Section, Videos
 from eval.score import EVALUATORS, Score, Unmeasurable
 from eval.suite import Report, is_validated, load_evaluators
+from eval.tables import show_frames
 
 HEAT_PX = 256
+LACKING = "for want of what the clip does not come with (camera, depth, masks, a reference, a network)"
 
 
 def clip_section(clip: Clip, report: Report, *, given: int = 0, text: str = "") -> Section:
@@ -36,6 +38,7 @@ def clip_section(clip: Clip, report: Report, *, given: int = 0, text: str = "") 
     marked = {label: breaks(report)}
     blocks: list[Block] = [
         Videos(panels={**panels, label: clip.frames}, fps=clip.fps, given=given, marked=marked),
+        Facts(items=verdicts(report)),
         Scores(report=report),
     ]
     evidence = evidence_plot(list(report.values()), len(clip))
@@ -45,6 +48,36 @@ def clip_section(clip: Clip, report: Report, *, given: int = 0, text: str = "") 
     blocks += [*tracks_block(clip, report), *heat_block(clip, report), *forgetting_block(report)]
     blocks += [*matches_block(clip, report), *cloud_block(clip, report)]
     return Section(title=clip.name, text=text, blocks=blocks)
+
+
+def verdicts(report: Report) -> dict[str, str]:
+    """By suite, in words: what could be measured, where something broke, and why the rest could not be tested."""
+    known = load_evaluators()
+    suites: dict[str, list[Score]] = {}
+    for name, found in report.scores.items():
+        suites.setdefault(known[name].suite if name in known else "other", []).append(found)
+    return {suite: _verdict(scores) for suite, scores in suites.items()}
+
+
+def _verdict(scores: list[Score]) -> str:
+    given = [s for s in scores if s.value is not None]
+    reasons: dict[str, int] = {}
+    for s in scores:
+        if s.value is None:
+            reason = LACKING if s.status == "missing" else f"{s.status}: {s.reason}"
+            reasons[reason] = reasons.get(reason, 0) + 1
+    without = "; ".join(f"{count} {reason}" for reason, count in reasons.items())
+    if not given:
+        return f"Nothing could be tested. {without}."
+    trusted = [s.name for s in given if is_validated(s)]
+    broke = [f"{s.name} at frames {show_frames(s.offending)}" for s in given if s.offending]
+    parts = [
+        f"{len(given)} of {len(scores)} measures have a value",
+        f"with a passing card: {', '.join(trusted) or 'none of them'}",
+        *([f"broken: {'; '.join(broke)}"] if broke else []),
+        *([f"without a value: {without}"] if without else []),
+    ]
+    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 
 
 def breaks(report: Report) -> tuple[int, ...]:

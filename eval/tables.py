@@ -59,6 +59,7 @@ class Cell:
     Attributes:
         value: Mean with its standard error, or None where no case has a value.
         normalised: Mean over cases, failures and what the truth shows measurable counted as 0; None without a scale.
+        coverage: Mean share of the clips that the values rest on; None without a value.
         measured: How many cases have a value.
         total: How many cases there are.
         status: Where no case has a value, why not: the kind.
@@ -67,6 +68,7 @@ class Cell:
 
     value: str | None
     normalised: float | None
+    coverage: float | None
     measured: int
     total: int
     status: str
@@ -208,10 +210,11 @@ def _row(found: Score) -> Row:
 def _cell(results: Sequence[Report | Failure], name: str, true: Sequence[Report | Failure]) -> Cell:
     found = [r.scores.get(name) if isinstance(r, Report) else r for r in results]
     measurable = [isinstance(t, Report) and name in t.scores and t.scores[name].value is not None for t in true]
-    values, scale, without = [], [], []
+    values, scale, coverages, without = [], [], [], []
     for s, could in zip(found, measurable or [False] * len(found), strict=True):
         if isinstance(s, Score) and s.value is not None:
             values.append(s.value)
+            coverages.append(s.coverage)
             scale += [] if s.normalised is None else [s.normalised]
             continue
         status, reason = _why_not(s)
@@ -230,6 +233,7 @@ def _cell(results: Sequence[Report | Failure], name: str, true: Sequence[Report 
     return Cell(
         value=shown,
         normalised=float(np.mean(scale)) if scale and has_scale else None,
+        coverage=float(np.mean(coverages)) if coverages else None,
         measured=len(values),
         total=len(found),
         status="ok" if values else without[0][0],

@@ -8,8 +8,22 @@ import pytest
 
 import envs  # noqa: F401 - registers the worlds
 import worldsim
-from worldsim.cli import demo_cases, main
-from worldsim.cli.demo_cases import DREAM, FRESH_SEED, GIVEN, SHUFFLED, STILL, TRUTH, WORLDS, make_cases, world_of
+from envs.room.moves import ACTIONS
+from worldsim import checkpoint
+from worldsim.cli import main
+from worldsim.cli.demo_cases import (
+    DREAM,
+    FRESH_SEED,
+    GIVEN,
+    HALF_TURN,
+    SHUFFLED,
+    STILL,
+    TRUTH,
+    WORLDS,
+    TurnAndReturn,
+    make_cases,
+    world_of,
+)
 from worldsim.cli.demo_own import fit_video
 from worldsim.data.rollout import episode_seed
 from worldsim.errors import ConfigError
@@ -73,7 +87,7 @@ def test_demo_seeds_are_none_that_shipped_worlds_were_trained_on():
 def test_room_cases_carry_the_commanded_camera(tiny_room):
     simulator = worldsim.load(tiny_room)
     cases = make_cases(WORLDS["room"], simulator, cases=2, frames=9, seed=0)
-    assert [case.policy.split()[0] for case in cases] == ["the", "random"]
+    assert [case.policy for case in cases] == ["the camera path 'look_away'", "a random walk"]
     for case in cases:
         for clip in case.clips.values():
             assert set(clip.truth) == set(WORLDS["room"].known)
@@ -89,12 +103,11 @@ def test_the_world_of_a_checkpoint_is_found_by_its_actions(tiny_bounce, tiny_roo
         world_of(room)
 
 
-def test_demo_writes_the_report_the_scores_and_the_videos(tiny_bounce, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(demo_cases.WORLDS, "tiny_bounce", WORLDS["bounce"])
+def test_demo_writes_the_report_the_scores_and_the_videos(tiny_bounce, tmp_path, capsys):
     out = tmp_path / "deep" / "demo"
     text = "a red ball and a blue box"
     arguments = ["demo", "--checkpoint", str(tiny_bounce), "--cases", "1", "--frames", "10", "--text", text]
-    assert main([*arguments, "--room-cases", "0", "--out", str(out)]) == 0
+    assert main([*arguments, "--out", str(out)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {out / 'report.html'}"
     names = {p.name for p in out.iterdir()}
     videos = {f"bounce-1-{kind}.mp4" for kind in ("truth", "dream", "side-by-side")} | {"yours.mp4"}
@@ -110,6 +123,50 @@ def test_demo_writes_the_report_the_scores_and_the_videos(tiny_bounce, tmp_path,
     html = (out / "report.html").read_text()
     for wanted in (text, case["caption"], "Untrained.", "is the reference", STILL, SHUFFLED):
         assert wanted in html
+
+
+def test_every_shipped_world_is_shown_and_a_room_is_held_against_its_camera(
+    tiny_bounce, tiny_room, tmp_path, monkeypatch
+):
+    shelf, out = tmp_path / "shelf", tmp_path / "out"
+    shelf.mkdir()
+    (shelf / "one").symlink_to(tiny_bounce)
+    (shelf / "two").symlink_to(tiny_room)
+    monkeypatch.setattr(checkpoint, "SHIPPED", shelf)
+    assert main(["demo", "--cases", "1", "--frames", "20", "--out", str(out)]) == 0
+    worlds = json.loads((out / "scores.json").read_text())["worlds"]
+    assert list(worlds) == ["Bounce", "Room"]
+    (case,) = worlds["Room"]["cases"]
+    found = {label: r["scores"] for label, r in case["results"].items()}
+    # The true frames obey the commanded camera and show the same where it returns; a frozen picture and an untrained
+    # dream do neither.
+    assert found[TRUTH]["camera_following"]["normalised"] > 0.5
+    assert found[TRUTH]["world_stability"]["normalised"] > 0.7
+    for label in (DREAM, STILL):
+        assert found[label]["camera_following"]["normalised"] < 0.2
+        assert found[label]["world_stability"]["normalised"] < 0.2
+    html = (out / "report.html").read_text()
+    for wanted in ("camera off its commanded path by", "the camera turns away and back", "The checkpoint: two"):
+        assert wanted in html
+
+
+@pytest.mark.parametrize(("steps", "window"), [(47, 24), (100, 24), (100, 60), (8, 6), (3, 6)])
+def test_the_camera_turns_back_as_far_as_it_turned_away(steps, window):
+    policy = TurnAndReturn(steps, window)
+    actions = np.array([policy(None, {}, None) for _ in range(steps)])
+    left, right = (np.flatnonzero(actions == ACTIONS.index(f"turn {side}")) for side in ("left", "right"))
+    assert len(left) == len(right) == min(HALF_TURN, (steps - GIVEN + 1) // 2)
+    assert (actions[: GIVEN - 1] == ACTIONS.index("stay")).all()
+    if len(left) == HALF_TURN:
+        # As long away, from half the way out to half the way back, as the learned world remembers.
+        assert right[0] - left[-1] - 1 + HALF_TURN >= window
+
+
+def test_two_checkpoints_of_one_world_are_refused(tiny_bounce, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--checkpoint", str(tiny_bounce), "bounce"]) == 2
+    assert "one checkpoint of each true world" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

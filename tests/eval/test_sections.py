@@ -10,8 +10,8 @@ from eval import Clip, score
 from eval.geometry.sfm import is_available
 from eval.physics.tracks import track
 from eval.pictures import SERIES_RGB, tracks_picture
-from eval.report import Picture, Plot, Scores, Videos, write_report
-from eval.sections import breaks, clip_section, cloud_block, matches_block, tracks_block
+from eval.report import Facts, Picture, Plot, Scores, Videos, write_report
+from eval.sections import breaks, clip_section, cloud_block, matches_block, tracks_block, verdicts
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +57,22 @@ def test_section_of_a_broken_flight_names_the_frame(flight, tmp_path):
     assert isinstance(videos, Videos)
     assert set(videos.marked["video"]) == set(breaks(report))
     assert any(13 <= i <= 15 for i in breaks(report))
-    assert {type(b) for b in section.blocks} == {Videos, Scores, Plot, Picture}
+    assert {type(b) for b in section.blocks} == {Videos, Facts, Scores, Plot, Picture}
     assert write_report(tmp_path / "r.html", title="t", lead="l", sections=[section], provenance={}).exists()
+
+
+def test_verdicts_say_what_was_tested_and_why_the_rest_was_not(flight):
+    clip, _ = flight
+    still = Clip(frames=np.repeat(clip.frames[:1], 24, axis=0), fps=10.0, name="still")
+    said = verdicts(score(still, ["inertia", "permanence", "flicker", "psnr"]))
+    assert list(said) == ["physics", "quality", "fidelity"]
+    assert said["physics"].startswith("Nothing could be tested. ")
+    assert "for want of" in said["fidelity"]
+    frames = clip.frames.copy()
+    frames[14:] = frames[14:, :, ::-1]
+    broken = verdicts(score(Clip(frames=frames, fps=10.0), ["continuity", "tsed"]))
+    assert "Broken: continuity at frames 1" in broken["physics"]
+    assert broken["geometry"].startswith("Nothing could be tested. 1 for want of")
 
 
 def test_nothing_is_drawn_of_what_was_not_measured(flight):

@@ -17,9 +17,10 @@ from eval.report import Section, write_report
 from eval.score import versions
 from eval.suite import load_evaluators, write_json
 from worldsim.checkpoint import resolve, shipped
-from worldsim.cli.demo_cases import DREAM, FRESH_SEED, GIVEN, TRUTH, WORLDS, make_cases, world_of
+from worldsim.cli.demo_cases import DREAM, FRESH_SEED, GIVEN, TRUTH, World, make_cases, world_of
 from worldsim.cli.demo_own import continue_input
 from worldsim.cli.demo_report import Graded, card_section, own_section, sections_of
+from worldsim.cli.options import Many, flat
 from worldsim.cli.output import output_folder
 from worldsim.errors import ConfigError
 from worldsim.simulator import Simulator, load
@@ -40,46 +41,40 @@ class Options:
     """What to show.
 
     Attributes:
-        checkpoint: A learned world: shipped name or directory.
+        checkpoint: Learned worlds: shipped names or directories, one of each true world. By default every shipped one.
         out: Folder for report.html, scores.json and the videos.
-        text: Your own text: what the learned world makes of it.
-        video: Your own video: how the learned world goes on from it.
+        text: Your own text: what the (first) learned world makes of it.
+        video: Your own video: how the (first) learned world goes on from it.
         seed: Everything random follows from it.
-        cases: Fresh episodes to grade it on; 0 to see only your own input.
+        cases: Fresh episodes of each world to grade it on; 0 to see only your own input. By default 4 of Bounce, 2 of
+            Room.
         frames: Frames of each, the given ones among them.
-        room_cases: Fresh episodes of the shipped Room world, where there is one; 0 leaves it out.
     """
 
-    checkpoint: str = "bounce"
+    checkpoint: Many[str] = ()
     out: Path = Path("out/demo")
     text: str | None = None
     video: Path | None = None
     seed: int = 0
-    cases: int = 4
+    cases: int | None = None
     frames: int = 48
-    room_cases: int = 2
 
 
 def run(options: Options) -> None:
     """Rolls out, grades, writes the report, and says where it is."""
     _check(options)
     say = _Clock()
-    worlds = {options.checkpoint: options.cases}
-    if options.cases and options.room_cases and "room" in shipped():
-        worlds.setdefault("room", options.room_cases)
+    learned = _load(options, say)
     sections: list[Section] = []
     scores: dict[str, Any] = {}
     with output_folder(options.out) as folder:
-        for number, (name, cases) in enumerate(worlds.items()):
-            simulator = load(name)
-            say(f"loaded {name} ({simulator.fingerprint})")
-            if number == 0:
-                sections += _own(simulator, options, folder, say)
-            if cases:
-                graded = _grade(name, simulator, cases, options, say)
+        sections += _own(next(iter(learned.values()))[0], options, folder, say)
+        for name, (simulator, world) in learned.items():
+            if options.cases != 0:
+                graded = _grade(world, simulator, options, say)
                 _write_videos(folder, graded, say)
                 sections += sections_of(graded, simulator)
-                scores[graded.world.title] = _plain(graded)
+                scores[world.title] = _plain(graded)
             card = (resolve(name) / "README.md").read_text(encoding="utf-8")
             sections.append(card_section(f"The checkpoint: {name}", card, simulator))
         listed = {"format": SCORES_FORMAT, "options": _options(options), "versions": _versions(), "worlds": scores}
@@ -87,7 +82,7 @@ def run(options: Options) -> None:
         write_report(
             folder / "report.html",
             title="From a true world to a graded dream",
-            lead=LEAD + (LEAD_CASES if options.cases else ""),
+            lead=LEAD + (LEAD_CASES if options.cases != 0 else ""),
             sections=sections,
             provenance={
                 "seed": f"{options.seed}; episodes recorded with seeds from {FRESH_SEED + options.seed:,}",
@@ -110,13 +105,35 @@ class _Clock:
 
 def _check(options: Options) -> None:
     alone = options.text is None and options.video is None
-    too_few = options.cases < (1 if alone else 0) or options.room_cases < 0
+    too_few = options.cases is not None and options.cases < (1 if alone else 0)
     if too_few or options.frames < MIN_FRAMES or options.seed < 0:
         raise ConfigError(
             expected=f"at least one case (or your own text or video), {MIN_FRAMES} frames, and a seed from 0",
             got=f"{options.cases} cases, {options.frames} frames, seed {options.seed}",
             remedy="Correct them.",
         )
+
+
+def _load(options: Options, say: _Clock) -> dict[str, tuple[Simulator, World]]:
+    """The learned worlds by name, each with the true one that it learned."""
+    names = flat(options.checkpoint) or tuple(shipped())
+    if options.cases == 0:
+        names = names[:1]  # only the first is shown anything
+    found: dict[str, tuple[Simulator, World]] = {}
+    for name in names:
+        simulator = load(name)
+        world = world_of(simulator)
+        if any(world is other for _, other in found.values()):
+            raise ConfigError(
+                expected="one checkpoint of each true world",
+                got=f"two of {world.title}: {', '.join(names)}",
+                remedy="Run the demo once for each.",
+            )
+        found[name] = (simulator, world)
+        say(f"loaded {name}, a world learned from {world.title} ({simulator.fingerprint})")
+    if not found:
+        raise ConfigError(expected="a learned world", got="none shipped", remedy="Name one with --checkpoint.")
+    return found
 
 
 def _own(simulator: Simulator, options: Options, folder: Path, say: _Clock) -> list[Section]:
@@ -131,10 +148,12 @@ def _own(simulator: Simulator, options: Options, folder: Path, say: _Clock) -> l
     return [own_section(own, report)]
 
 
-def _grade(name: str, simulator: Simulator, count: int, options: Options, say: _Clock) -> Graded:
-    world = WORLDS.get(name) or world_of(simulator)
+def _grade(world: World, simulator: Simulator, options: Options, say: _Clock) -> Graded:
     began = time.monotonic()
-    cases = make_cases(world, simulator, cases=count, frames=options.frames, seed=options.seed)
+    count = world.cases if options.cases is None else options.cases
+    cases = make_cases(
+        world, simulator, cases=count, frames=options.frames, seed=options.seed, acting=world.shown or world.acting
+    )
     took = time.monotonic() - began
     say(
         f"recorded {len(cases)} fresh episodes of {world.env_id} and dreamt each from its first {GIVEN} frames "
@@ -193,7 +212,8 @@ def _plain(graded: Graded) -> dict[str, Any]:
 
 
 def _options(options: Options) -> dict[str, Any]:
-    return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
+    listed = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
+    return {**listed, "checkpoint": ", ".join(flat(options.checkpoint)) or "every shipped one"}
 
 
 def _versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.policies import RandomPolicy
+from envs.room.moves import ACTIONS
 from envs.room.policies import Wander, follow_path
 from eval import Clip
 from worldsim.cli.worlds import HELD_FRAMES
@@ -24,6 +25,55 @@ FRESH_SEED = 10_000_000
 TRUTH, DREAM, STILL, SHUFFLED = "truth", "dream", "last frame held", "frames shuffled"
 
 
+Policy = Callable[[np.ndarray, Mapping[str, Any], np.random.Generator], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acting:
+    """A way to act in a world.
+
+    Attributes:
+        words: For people.
+        make: Makes the policy from the action space, the number of actions, and how many frames a learned world sees.
+        camera_path: What the environment is made with, where it has paths.
+    """
+
+    words: str
+    make: Callable[[gym.Space, int, int], Policy]
+    camera_path: str | None = None
+
+
+class TurnAndReturn:
+    """Stands, turns away as far as there is time for (half a turn at most), and turns back.
+
+    Where there is time left, it waits in between until a learned world has lost sight of what it saw first.
+
+    Args:
+        steps: Actions in all.
+        window: Frames that the learned world sees.
+    """
+
+    def __init__(self, steps: int, window: int) -> None:
+        stay, left, right = (ACTIONS.index(name) for name in ("stay", "turn left", "turn right"))
+        moving = steps - (GIVEN - 1)
+        turns = min(HALF_TURN, moving // 2)
+        wait = max(0, min(window - turns, moving - 2 * turns))
+        self._actions = [stay] * (GIVEN - 1) + [left] * turns + [stay] * wait + [right] * turns
+        self._rest, self._step = stay, 0
+
+    def __call__(self, observation: np.ndarray, info: Mapping[str, Any], rng: np.random.Generator) -> np.int64:
+        """The next action; in the end it stands."""
+        del observation, info, rng
+        action = self._actions[self._step] if self._step < len(self._actions) else self._rest
+        self._step += 1
+        return np.int64(action)
+
+
+HALF_TURN = 24
+"""Turns of Room's camera to look the other way."""
+_WANDER = Acting(words="a random walk", make=lambda *_: Wander())
+
+
 @dataclass(frozen=True, kw_only=True)
 class World:
     """A true world that demos are recorded from.
@@ -32,17 +82,23 @@ class World:
         env_id: For `gymnasium.make`.
         title: For people.
         suites: What is measured.
-        wander: Makes the policy that acts at random, from an action space.
-        paths: Camera paths to record, an episode each by turns; None acts at random.
+        acting: How episodes come about, by turns.
+        shown: The same for the demo, one that asks more of memory; None is `acting`.
+        cases: Episodes that the demo grades.
         known: Truth that grading may use, for every clip alike: what the dream was asked to show.
+        curves: What the demo draws over time: evaluator to the heading of its plot.
+        headline: What the demo says first: evaluator to words.
     """
 
     env_id: str
     title: str
     suites: tuple[str, ...]
-    wander: Callable[[gym.Space], Any]
-    paths: tuple[str | None, ...] = (None,)
+    acting: tuple[Acting, ...]
+    shown: tuple[Acting, ...] | None = None
+    cases: int
     known: tuple[str, ...] = ()
+    curves: Mapping[str, str]
+    headline: Mapping[str, str]
 
 
 WORLDS: Mapping[str, World] = {
@@ -50,16 +106,41 @@ WORLDS: Mapping[str, World] = {
         env_id="envs:Bounce-v0",
         title="Bounce",
         suites=("fidelity", "physics", "quality"),
-        wander=lambda space: RandomPolicy(space, HELD_FRAMES),
+        acting=(
+            Acting(
+                words="random actions, held for a while",
+                make=lambda space, *_: RandomPolicy(space, HELD_FRAMES),
+            ),
+        ),
+        cases=4,
+        curves={"psnr": "PSNR / dB", "ssim": "SSIM", "divergence_horizon": "agreement with the truth"},
+        headline={"divergence_horizon": "stays with the truth for", "psnr": "PSNR to the truth"},
     ),
     "room": World(
         env_id="envs:Room-v0",
         title="Room",
         # Of fidelity, what holds for a moving camera.
         suites=("psnr", "ssim", "perceptual", "divergence_horizon", "geometry"),
-        wander=lambda _: Wander(),
-        paths=("look_away", None),
+        acting=(
+            Acting(words="the camera path 'look_away'", make=lambda *_: follow_path, camera_path="look_away"),
+            _WANDER,
+        ),
+        shown=(
+            Acting(
+                words="the camera turns away and back",
+                make=lambda _, steps, window: TurnAndReturn(steps, window),
+            ),
+            _WANDER,
+        ),
+        cases=2,
         known=("depth_m", "world_from_camera", "K", "segmentation", "world_from_object"),
+        curves={"psnr": "PSNR / dB", "ssim": "SSIM", "residual_flow": "not explained by the camera"},
+        headline={
+            "psnr": "PSNR to the truth",
+            "residual_flow": "not explained by the commanded camera",
+            "camera_following": "camera off its commanded path by",
+            "revisit": "kept of a place out of sight",
+        },
     ),
 }
 
@@ -104,31 +185,38 @@ def world_of(simulator: Simulator) -> World:
 
 
 def record_truth(
-    world: World, simulator: Simulator, *, cases: int, frames: int, seed: int
+    world: World,
+    simulator: Simulator,
+    *,
+    cases: int,
+    frames: int,
+    seed: int,
+    acting: Sequence[Acting] | None = None,
 ) -> list[tuple[Episode, str]]:
-    """Fresh episodes, and how their actions were chosen."""
+    """Fresh episodes, and how their actions were chosen: by turns as `acting` says, or else the world."""
+    ways = world.acting if acting is None else acting
+    window = simulator.checkpoint.model.config.window
     found: list[tuple[Episode, str]] = []
-    for turn, path in enumerate(world.paths):
-        count = len(range(turn, cases, len(world.paths)))
+    for turn, way in enumerate(ways):
+        count = len(range(turn, cases, len(ways)))
         if not count:
             continue
+        path = way.camera_path
         kwargs: dict[str, Any] = {"size": simulator.frame_size} | ({} if path is None else {"camera_path": path})
         with tempfile.TemporaryDirectory() as scratch:
             env = gym.make(world.env_id, **kwargs)
-            policy: Any = world.wander(env.action_space) if path is None else follow_path
             dataset = record(
                 env,
-                policy,
+                way.make(env.action_space, frames - 1, window),
                 episodes=count,
-                seed=FRESH_SEED + seed * len(world.paths) + turn,
+                seed=FRESH_SEED + seed * len(ways) + turn,
                 path=Path(scratch) / "truth",
                 max_steps=frames - 1,
                 truth=world.known or False,
                 progress=False,
             )
             env.close()
-            name = "random actions, held for a while" if path is None else f"the camera path {path!r}"
-            found += [(episode, name) for episode in dataset]
+            found += [(episode, way.words) for episode in dataset]
     return found
 
 
@@ -173,9 +261,17 @@ def go_on(
     return np.stack(frames, axis=1), np.stack(rewards, axis=1)
 
 
-def make_cases(world: World, simulator: Simulator, *, cases: int, frames: int, seed: int) -> list[Case]:
-    """Fresh episodes with their dreams and baselines."""
-    recorded = record_truth(world, simulator, cases=cases, frames=frames, seed=seed)
+def make_cases(
+    world: World,
+    simulator: Simulator,
+    *,
+    cases: int,
+    frames: int,
+    seed: int,
+    acting: Sequence[Acting] | None = None,
+) -> list[Case]:
+    """Fresh episodes, acted as in `record_truth`, with their dreams and baselines."""
+    recorded = record_truth(world, simulator, cases=cases, frames=frames, seed=seed, acting=acting)
     dreamt = dream(simulator, [e for e, _ in recorded], seed=seed)
     rng = np.random.default_rng(seed)
     return [_case(world, e, policy, video, rng) for (e, policy), video in zip(recorded, dreamt, strict=True)]

@@ -13,9 +13,9 @@ from eval.geometry.known_depth import check_pair, views
 from eval.geometry.pictures import residual_heat
 from eval.physics.tracks import track
 from eval.pictures import beside, enlarged, tracks_picture
-from eval.plots import evidence_plot, horizon_plot
+from eval.plots import FEWEST_FOR_INTERVAL, evidence_plot, horizon_plot
 from eval.report import Block, Comparison, Facts, Note, Picture, Plot, Scores, Section, Videos
-from eval.sections import breaks, clip_section
+from eval.sections import breaks, clip_section, forgetting_block
 from eval.tables import show_value
 from worldsim.cli.demo_cases import DREAM, GIVEN, SHUFFLED, STILL, TRUTH, Case, World
 from worldsim.cli.demo_own import OwnInput
@@ -23,10 +23,15 @@ from worldsim.simulator import Simulator
 
 Result = Report | Failure
 _CURVES_CAPTION = (
-    "Mean over cases with its 95 % interval; grey: the frames that were given; what lies beyond the axes is cut off. "
-    "Agreement with the truth: anomaly concordance, 1 the same, 0 no better than the scene without its moving things."
+    f"Mean over cases with its 95 % interval; of fewer than {FEWEST_FOR_INTERVAL}, each case, thin. Grey: the frames "
+    "that were given; what lies beyond the axes is cut off."
 )
-CURVES = {"psnr": "PSNR / dB", "ssim": "SSIM", "divergence_horizon": "agreement with the truth"}
+_CURVES_EXPLAINED = {
+    "divergence_horizon": " Agreement with the truth: anomaly concordance, 1 the same, 0 no better than the scene "
+    "without its moving things.",
+    "residual_flow": " Not explained by the camera: share of the picture that still moves when the commanded camera "
+    "carries one frame to the next; gaps where nothing could be tested.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +50,9 @@ def sections_of(graded: Graded, simulator: Simulator) -> list[Section]:
     overview: list[Block] = [
         Facts(items=_headline(graded, simulator)),
         shown[0],
-        Plot(svg=_curves(graded), caption=_CURVES_CAPTION),
+        Plot(
+            svg=_curves(graded), caption=_CURVES_CAPTION + "".join(_CURVES_EXPLAINED.get(c, "") for c in world.curves)
+        ),
         Comparison(
             groups=graded.results,
             truth=TRUTH,
@@ -104,30 +111,36 @@ def _headline(graded: Graded, simulator: Simulator) -> dict[str, object]:
         "cases": f"{len(graded.cases)} fresh episodes of {graded.world.env_id}, "
         f"{len(graded.cases[0].clips[TRUTH])} frames each, {GIVEN} given",
     }
-    for name, text in (("divergence_horizon", "stays with the truth for"), ("psnr", "PSNR to the truth")):
-        values = {label: _mean(results, name) for label, results in graded.results.items() if label != TRUTH}
-        facts[text] = "; ".join(f"{label} {value}" for label, value in values.items() if value)
+    for name, text in graded.world.headline.items():
+        values = {label: _mean(results, name) for label, results in graded.results.items()}
+        # The truth has no score against itself.
+        if values[TRUTH] is None:
+            del values[TRUTH]
+        if any(values.values()):
+            facts[text] = "; ".join(f"{label} {value or 'not measurable'}" for label, value in values.items())
     return facts
 
 
-def _mean(results: Sequence[Result], name: str) -> str:
+def _mean(results: Sequence[Result], name: str) -> str | None:
     scores = [r[name] for r in results if isinstance(r, Report) and name in r]
     values = [s.value for s in scores if s.value is not None]
     if not values:
-        return ""
+        return None
     error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return show_value(float(np.mean(values)), error, scores[0].unit)
+    tested = float(np.mean([s.coverage for s in scores if s.value is not None]))
+    # What dissolves leaves little to test: the value alone would flatter it.
+    over = "" if tested > 0.995 else f" (tests {tested:.0%})"
+    return show_value(float(np.mean(values)), error, scores[0].unit) + over
 
 
 def _curves(graded: Graded) -> str:
     frames = len(graded.cases[0].clips[TRUTH])
     panels: dict[str, dict[str, np.ndarray]] = {}
-    for name, title in CURVES.items():
-        panels[title] = {
-            label: np.stack([_per_frame(r, name, frames) for r in results])
-            for label, results in graded.results.items()
-            if label != TRUTH
+    for name, title in graded.world.curves.items():
+        curves = {
+            label: np.stack([_per_frame(r, name, frames) for r in results]) for label, results in graded.results.items()
         }
+        panels[title] = {label: c for label, c in curves.items() if label != TRUTH or np.isfinite(c).any()}
     return horizon_plot(panels, graded.cases[0].clips[TRUTH].fps, given=GIVEN)
 
 
@@ -149,7 +162,7 @@ def _instruments(graded: Graded) -> list[Block]:
     evidence = evidence_plot(list(result.values()), len(case.clips[DREAM]))
     if evidence is not None:
         blocks.append(Plot(svg=evidence, caption="The dream, frame by frame; red: frames that a measure names."))
-    return [*blocks, Scores(report=result)]
+    return [*blocks, *forgetting_block(result), Scores(report=result)]
 
 
 def _tracks(case: Case) -> list[Block]:
