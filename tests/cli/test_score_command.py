@@ -85,6 +85,11 @@ def test_corrupt_files_in_a_folder_are_counted_and_the_batch_goes_on(tmp_path, c
         (["square.npz", "square.npz", "--reference", "square.npz"], "one video with a reference"),
         (["square.npz", "--reference", "other.npz", "--suite", "psnr"], "same length"),
         (["square.npz", "--out", "square.npz"], "a folder to write to"),
+        (["--compare", "a=square.npz"], "at least two kinds"),
+        (["--compare", "a=square.npz", "square.npz"], "LABEL=PATH"),
+        (["--compare", "a=square.npz", "a=other.npz"], "each label once"),
+        (["--compare", "a=square.npz", "b=missing.mp4"], "no such path"),
+        (["square.npz", "--compare", "a=square.npz", "b=other.npz"], "or --compare"),
     ],
 )
 def test_bad_input_is_named_and_leaves_nothing(video, tmp_path, monkeypatch, capsys, arguments, words):
@@ -148,3 +153,30 @@ def test_a_second_run_replaces_its_own_files_only(video, tmp_path):
     assert sorted(p.name for p in out.iterdir()) == ["files.json", "mine.txt", "report.html", "scores.json"]
     with pytest.raises(ConfigError, match="max_side"):
         Reader(max_side=3)
+
+
+def test_kinds_of_video_are_held_against_each_other(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for k in range(2):
+        write_video(tmp_path / "calm" / f"{k}.npz", moving_square(step=1 + k), 10)
+        blinking = np.clip(
+            moving_square(step=1 + k).astype(int) + 12 * (np.arange(12) % 2)[:, None, None, None], 0, 255
+        )
+        write_video(tmp_path / f"blinking{k}.npz", blinking.astype(np.uint8), 10)
+    write_video(tmp_path / "noise.npz", rng.integers(0, 256, (12, 48, 64, 3), np.uint8), 10)
+    kinds = [
+        f"calm={tmp_path / 'calm'}",
+        f"blinking={tmp_path / 'blinking0.npz'},{tmp_path / 'blinking1.npz'}",
+        f"noise={tmp_path / 'noise.npz'}",
+    ]
+    out = tmp_path / "out"
+    assert main(["score", "--compare", *kinds, "--suite", "flicker", "--out", str(out)]) == 0
+    (found,) = scores(out)["orderings"]
+    each = {r["clip"]: r["scores"]["flicker"]["value"] for r in scores(out)["results"]}
+    assert found["values"]["calm"] == [each["0.npz"], each["1.npz"]]
+    assert found["values"]["blinking"] == [each["blinking0.npz"], each["blinking1.npz"]]
+    assert found["preferences"]["blinking"] == {"better": 4.0, "pairs": 4}
+    assert "4 of 4" in capsys.readouterr().out
+    html = (out / "report.html").read_text()
+    for wanted in ("calm against blinking, noise", "calm better than blinking", "4 of 4"):
+        assert wanted in html

@@ -14,13 +14,16 @@ from rich.table import Table
 from eval import BatchReport, Report, Suite, score_many
 from eval.batch import Failure
 from eval.errors import EvalError
+from eval.ordering import orderings
 from eval.report import Block, Comparison, Note, Section, write_report
 from eval.score import versions
 from eval.sections import clip_section
 from eval.suite import write_json
 from eval.tables import measured_rows, show_value, unmeasured_groups
 from worldsim.cli.clips import Reader, find_videos
+from worldsim.cli.options import Many, flat
 from worldsim.cli.output import output_folder
+from worldsim.cli.score_kinds import by_kind, kinds_section, parse_kinds, print_kinds
 from worldsim.cli.score_world import WORLD_SUITES, score_world
 from worldsim.errors import ConfigError
 
@@ -36,6 +39,8 @@ class Options:
     Attributes:
         videos: Video files, folders of videos, or folders of images; mp4, webm, mkv, avi, gif, npz, png. With the suite
             plausibility, control or phyworld, a checkpoint: shipped name or directory.
+        compare: In place of videos, kinds of them to hold against each other: LABEL=PATH[,PATH...], the first against
+            each of the others. For example `--compare real=filmed/ generated=a.mp4,b.mp4`.
         suite: Suites or evaluators, separated by commas: physics, geometry, fidelity, quality, all; of a checkpoint,
             plausibility, control or phyworld. By default physics, geometry and quality, and fidelity where there is a
             reference.
@@ -54,7 +59,8 @@ class Options:
         device: Of a checkpoint: where to run.
     """
 
-    videos: tyro.conf.Positional[tuple[Path, ...]]
+    videos: tyro.conf.Positional[tuple[Path, ...]] = ()
+    compare: Many[str] = ()
     suite: str | None = None
     reference: Path | None = None
     fps: float | None = None
@@ -98,7 +104,12 @@ def _score_world(options: Options, suite: str, console: Console) -> None:
 
 def _score_videos(options: Options, console: Console) -> None:
     suite = Suite.of(_suites(options))
-    paths = find_videos(options.videos)
+    if options.videos and options.compare:
+        raise ConfigError(
+            expected="videos, or --compare with kinds of them", got="both", remedy="Give every video a kind, or none."
+        )
+    kinds = parse_kinds(flat(options.compare)) if options.compare else {}
+    paths = [path for listed in kinds.values() for path in listed] or find_videos(options.videos)
     if options.reference is not None and len(paths) > 1:
         raise ConfigError(
             expected="one video with a reference", got=f"{len(paths)} videos", remedy="Score them one by one."
@@ -116,14 +127,18 @@ def _score_videos(options: Options, console: Console) -> None:
             remedy="Check the files.",
         )
     _print(console, batch)
+    groups = by_kind(kinds, batch.results)
+    if groups:
+        console.print(print_kinds(groups))
     with output_folder(options.out) as folder:
-        write_json(folder / "scores.json", scores_json(batch, suite, options))
+        listed = {"orderings": [asdict(o) for o in orderings(groups)]} if groups else {}
+        write_json(folder / "scores.json", {**scores_json(batch, suite, options), **listed})
         write_report(
             folder / "report.html",
             title=_title(batch),
             lead=f"Measured: {suite.name.replace('+', ', ')}. Every number is an estimate from pixels; where a measure "
             "could not be taken, the page says why, and no such gap raises a score.",
-            sections=_sections(batch, paths, reader, options.pictures),
+            sections=[*([kinds_section(groups)] if groups else []), *_sections(batch, paths, reader, options.pictures)],
             provenance={
                 "inputs": ", ".join(f"{r.clip} {r.input}" for r in batch.reports),
                 "frames at most": options.max_frames,
