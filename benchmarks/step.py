@@ -13,6 +13,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from worldsim.config import ModelConfig
+from worldsim.controls import Controls
 from worldsim.dynamics import Dynamics
 from worldsim.nn.masks import causal_mask
 from worldsim.noise import clean_from_prediction
@@ -197,15 +199,20 @@ def _generated(dynamics: Dynamics, given: Tensor, count: int) -> tuple[Tensor, d
     device, known = str(given.device), given.shape[1]
     state = dynamics.blank([0], [None], (given.shape[3], given.shape[4]), fingerprint="")
     actions = torch.cat([_action(i, device) for i in range(known)], dim=1)
-    has_action = torch.arange(known, device=device)[None] > 0
-    state = dynamics.prefill(state, given, actions, has_action)
+    state = dynamics.prefill(state, given, _controls(dynamics, actions, torch.arange(known, device=device)[None] > 0))
     frames, times = [given], {}
     for i in range(known, count):
         began = time.perf_counter()
-        state, latent, _ = dynamics.advance(state, _action(i, device))
+        action = _action(i, device)
+        state, latent, _ = dynamics.advance(state, _controls(dynamics, action, torch.ones_like(action[..., 0]).bool()))
         times[i] = time.perf_counter() - began
         frames.append(latent)
     return torch.cat(frames, dim=1), times
+
+
+def _controls(dynamics: Dynamics, actions: Tensor, known: Tensor) -> Controls:
+    unknown = Controls.unknown(len(actions), actions.shape[1], dynamics.model.config, actions)
+    return replace(unknown, actions=actions, has_action=known)
 
 
 def _action(frame: int, device: str) -> Tensor:

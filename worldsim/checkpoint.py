@@ -8,6 +8,7 @@ DIR/README.md              the card: what it was trained on, how, and how good i
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -22,12 +23,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from worldsim.camera import MOTION_DIM
 from worldsim.config import FORMAT_VERSION, ModelConfig, TokenizerConfig
-from worldsim.errors import CheckpointError, UnknownNameError
+from worldsim.errors import CheckpointError, ConfigError, UnknownNameError
 from worldsim.spaces import space_from_dict, space_to_dict
 from worldsim.tokenizer import Tokenizer, build_tokenizer
 from worldsim.transformer import VideoDiT
 
+_FINGERPRINT_SAMPLES = 256  # numbers read of each weight
 SHIPPED = Path(__file__).parent / "pretrained"
 
 
@@ -42,7 +45,12 @@ class Checkpoint:
         fps: Frames per second of the training data.
         frame_size: (H, W) of the training data.
         reward_scale: Rewards are predicted in units of this.
+        camera_range: The largest absolute value of each of the six numbers of a camera's motion in training
+            (`worldsim.camera`): rad, rad, rad, m, m, m. None for a world that takes no camera motion.
         meta: Anything else worth keeping: data, training, versions.
+
+    Raises:
+        ConfigError: If the model takes camera motion and there is no range of it, or the other way about.
     """
 
     tokenizer: Tokenizer
@@ -51,7 +59,32 @@ class Checkpoint:
     fps: float
     frame_size: tuple[int, int]
     reward_scale: float = 1.0
+    camera_range: tuple[float, ...] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        found, stride = self.camera_range, self.tokenizer.config.temporal_stride
+        dim = self.model.config.camera_dim
+        fits = len(found) == MOTION_DIM and all(0.0 <= n < math.inf for n in found) if found is not None else True
+        if not fits or dim != (0 if found is None else MOTION_DIM * stride):
+            raise ConfigError(
+                expected=f"a camera_range of {MOTION_DIM} numbers and camera_dim {MOTION_DIM * stride}, or neither",
+                got=f"camera_range {found} and camera_dim {dim}",
+                remedy="Correct the one that is wrong.",
+            )
+
+
+def fingerprint_of(checkpoint: Checkpoint) -> str:
+    """16 hexadecimal digits that tell models apart: the configuration, and numbers spread over every weight."""
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
+    configuration = (model.config, tokenizer.config, *(checkpoint.camera_range or ()))
+    digest = hashlib.sha256(repr(configuration).encode())
+    for name, tensor in (*model.state_dict().items(), *tokenizer.state_dict().items()):
+        flat = tensor.detach().flatten()
+        some = flat[:: max(1, len(flat) // _FINGERPRINT_SAMPLES)]
+        digest.update(name.encode())
+        digest.update(some.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path, *, card: str, dtype: torch.dtype | None = None) -> Path:
@@ -97,6 +130,7 @@ def load_checkpoint(name_or_path: str | Path, *, device: str | torch.device = "c
         tokenizer = build_tokenizer(TokenizerConfig.from_dict(config["tokenizer"]))
         action_space = None if config["action_space"] is None else space_from_dict(config["action_space"])
         fps, size = float(config["fps"]), (int(config["frame_size"][0]), int(config["frame_size"][1]))
+        ranges = None if config.get("camera_range") is None else tuple(map(float, config["camera_range"]))
     except (KeyError, TypeError, IndexError) as error:
         raise _broken(path / "config.json", "a complete config.json", f"{type(error).__name__}: {error}") from error
     for name, module in (("model", model), ("tokenizer", tokenizer)):
@@ -109,6 +143,7 @@ def load_checkpoint(name_or_path: str | Path, *, device: str | torch.device = "c
         fps=fps,
         frame_size=size,
         reward_scale=float(config.get("reward_scale", 1.0)),
+        camera_range=ranges,
         meta=config.get("meta", {}),
     )
 
@@ -154,6 +189,7 @@ def _config(checkpoint: Checkpoint, hashes: dict[str, str]) -> dict[str, Any]:
         "fps": checkpoint.fps,
         "frame_size": list(checkpoint.frame_size),
         "reward_scale": checkpoint.reward_scale,
+        "camera_range": None if checkpoint.camera_range is None else list(checkpoint.camera_range),
         "sha256": hashes,
         "meta": dict(checkpoint.meta),
     }

@@ -3,7 +3,7 @@
 A frame is denoised against the cached past, then passed once more, clean, to extend the cache. The methods here write
 into the state they are given and return it as the next one; `Simulator` decides when to copy.
 
-Shape legend: B environments, V guidance variants, F latent frames, C latent channels, h x w latent grid, A actions.
+Shape legend: B environments, V guidance variants, F latent frames, C latent channels, h x w latent grid.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,15 +11,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from worldsim.controls import Controls
 from worldsim.errors import ConfigError, FramesError, StateError
 from worldsim.nn.cache import RingCache
 from worldsim.nn.masks import causal_mask
-from worldsim.nn.passes import Plan, TextKeys
+from worldsim.nn.passes import Plan
 from worldsim.noise import VariancePreserving, clean_from_prediction, mix, source
 from worldsim.sampler import level_grid, sample
 from worldsim.sampling import Sampling
 from worldsim.state import State, frame_noise
-from worldsim.transformer import Conditions, VideoDiT
+from worldsim.transformer import VideoDiT
+from worldsim.variants import Variants
 
 _CONTEXT_STREAM, _ERROR_STREAM = 1, 2  # of `frame_noise`; stream 0 starts frames
 
@@ -51,8 +53,7 @@ class Dynamics:
         self.model, self.sampling = model, sampling
         self._levels = level_grid(sampling.steps, model.path)
         self._first_levels = level_grid(sampling.first_steps, model.path)
-        # Texts outlive frames: their keys and values are kept for the state's text they were computed from.
-        self._texts: tuple[Tensor | None, Tensor | None, TextKeys] | None = None
+        self._variants = Variants(model, sampling.variants)
 
     @property
     def device(self) -> torch.device:
@@ -84,8 +85,8 @@ class Dynamics:
             seeds=torch.tensor(seeds, dtype=torch.int64),
             text=self.model.encode_text(texts),
             no_text=self.model.encode_text([None] * len(seeds)),
-            latent_shape=(config.latent_channels, *grid),
-            action_dim=config.action_dim,
+            grid=grid,
+            config=config,
             fingerprint=fingerprint,
             variants=variants,
         )
@@ -112,13 +113,13 @@ class Dynamics:
             )
 
     def advance(
-        self, state: State, action: Tensor | None, noise: Tensor | None = None
+        self, state: State, controls: Controls, noise: Tensor | None = None
     ) -> tuple[State, Tensor, Tensor | None]:
         """Denoises the next frame and remembers it, in place.
 
         Args:
             state: Where to go on from.
-            action: (B, 1, A) that leads to the frame, or None for an unknown one.
+            controls: (B, 1, ...), what leads to the frame.
             noise: (B, 1, C, h, w) to start from, alone or around the previous frame; by default what follows from the
                 seeds.
 
@@ -132,42 +133,42 @@ class Dynamics:
         rule, alone = self.sampling, bool((state.frame == 0).any())
         grid = (self._first_levels if alone else self._levels).to(noise.dtype)
         levels = [*grid[:-1].tolist(), rule.context_level]
-        plan = self._plan(state, action, levels)
+        plan = self._plan(state, controls, levels)
         denoise = self._denoiser(state, plan, levels)
         latent = sample(
             denoise, self._source(state, noise), grid, self.model.path, method=rule.method, damping=rule.damping
         )
         hidden = self._see(state, latent, plan, len(levels) - 1)
-        return state.extended(latent[:, 0], None if action is None else action[:, 0]), latent, hidden
+        return state.extended(latent[:, 0], controls), latent, hidden
 
-    def observe(self, state: State, latent: Tensor, action: Tensor | None) -> State:
+    def observe(self, state: State, latent: Tensor, controls: Controls) -> State:
         """Remembers a frame that was seen rather than denoised, in place.
 
         Args:
             state: Where to go on from.
             latent: (B, 1, C, h, w) clean.
-            action: (B, 1, A) that led to it, or None for an unknown one.
+            controls: (B, 1, ...), what led to it.
         """
         state = self.refreshed(state)
-        self._see(state, latent, self._plan(state, action, [self.sampling.context_level]), 0)
-        return state.extended(latent[:, 0], None if action is None else action[:, 0])
+        self._see(state, latent, self._plan(state, controls, [self.sampling.context_level]), 0)
+        return state.extended(latent[:, 0], controls)
 
     def denoising_error(
-        self, state: State, latent: Tensor, action: Tensor | None, levels: Sequence[float], draws: int
+        self, state: State, latent: Tensor, controls: Controls, levels: Sequence[float], draws: int
     ) -> Tensor:
         """Mean squared error of the next frame's clean estimates from noisy ones, (B,) float64.
 
         Args:
             state: Where the frame follows on; the current slot of its cache is overwritten.
             latent: (B, 1, C, h, w) the true frame, clean.
-            action: (B, 1, A) that led to it, or None for an unknown one.
+            controls: (B, 1, ...), what led to it.
             levels: Noise levels in (0, 1].
             draws: Draws of the noise, which follows from the state's seeds and frame.
         """
         state = self.refreshed(state)
         grid = torch.tensor(levels, dtype=latent.dtype)
         at = grid.tolist()
-        denoise = self._denoiser(state, self._plan(state, action, at), at)
+        denoise = self._denoiser(state, self._plan(state, controls, at), at)
         total = torch.zeros(state.num_envs, dtype=torch.float64, device=self.device)
         for draw in range(draws):
             noise = frame_noise(state.seeds, state.frame, latent.shape[2:], stream=_ERROR_STREAM + draw)[:, None]
@@ -177,14 +178,13 @@ class Dynamics:
                 total += (guess - latent).double().square().mean(dim=(1, 2, 3, 4))
         return total / (draws * len(levels))
 
-    def prefill(self, state: State, latents: Tensor, actions: Tensor, has_action: Tensor) -> State:
+    def prefill(self, state: State, latents: Tensor, controls: Controls) -> State:
         """Passes given frames once, clean, through a blank state, in place.
 
         Args:
             state: A blank state.
             latents: (B, F, C, h, w).
-            actions: (B, F, A); `actions[:, i]` led to frame i.
-            has_action: (B, F) boolean, whether they are known.
+            controls: (B, F, ...), what led to each of them.
 
         Raises:
             FramesError: If a model that must be refreshed is given more frames than its window.
@@ -200,13 +200,12 @@ class Dynamics:
         many = min(count, window) if self.sampling.sinks else count
         positions = torch.arange(many, device=self.device).expand(len(state.variants) * state.num_envs, many)
         mask = causal_mask(many, window, device=self.device)
-        self._fill(state, latents[:, :many], actions[:, :many], has_action[:, :many], positions, mask)
+        self._fill(state, latents[:, :many], controls.at(slice(many)), positions, mask)
         for i in range(max(0, many - window), many):
-            state = state.remembered(latents[:, i], actions[:, i], has_action[:, i], frame=i)
+            state = state.remembered(latents[:, i], controls.at(slice(i, i + 1)), torch.full_like(state.frame, i))
         state = state.at(many)
         for i in range(many, count):
-            action = actions[:, i : i + 1] if bool(has_action[:, i].all()) else None
-            state = self.observe(state, latents[:, i : i + 1], action)
+            state = self.observe(state, latents[:, i : i + 1], controls.at(slice(i, i + 1)))
         return state
 
     def refreshed(self, state: State) -> State:
@@ -215,7 +214,7 @@ class Dynamics:
         if self.sampling.cache == "rolling" or not bool((state.cache.frame >= window).any()):
             return state
         count = window - 1
-        latents, actions, has_action = state.recent(count)
+        latents, controls = state.recent(count)
         positions = state.cache.frame[:, None] - count + torch.arange(count, device=self.device)
         # Rows that have seen fewer frames than the window hold nothing at negative positions; a frame that never was
         # sees itself alone, so that no row is empty.
@@ -223,7 +222,7 @@ class Dynamics:
         mask = mask | torch.eye(count, dtype=torch.bool, device=self.device)
         places = state.cache.keys.shape[2]
         rows = mask[:, None].expand(-1, places, -1, -1).flatten(0, 1)[:, None]
-        self._fill(state, latents, actions, has_action, positions, rows)
+        self._fill(state, latents, controls, positions, rows)
         return state
 
     def _source(self, state: State, noise: Tensor) -> Tensor:
@@ -232,17 +231,17 @@ class Dynamics:
             return noise
         return source(self.model.config, noise, state.recent(1)[0], (state.frame > 0)[:, None].to(noise.device))
 
-    def _plan(self, state: State, action: Tensor | None, levels: Sequence[float]) -> Plan:
+    def _plan(self, state: State, controls: Controls, levels: Sequence[float]) -> Plan:
         """What the passes over the next frame share; one pass for each level."""
-        conditions, text_keys = self._next_conditions(state, action), self._text_keys(state)
+        conditions, text_keys = self._variants.conditions(state, controls), self._variants.text_keys(state)
         return self.model.plan(torch.tensor(levels, device=self.device), conditions, state.cache, text_keys)
 
     def _denoiser(self, state: State, plan: Plan, levels: Sequence[float]) -> Callable[[Tensor, Tensor], Tensor]:
         """The guided clean estimate as a function of (x, level), which samplers take; the plan is of these levels."""
-        model, variants = self.model, len(state.variants)
+        model = self.model
 
         def denoise(x: Tensor, level: Tensor) -> Tensor:
-            many = _repeated(x, variants)
+            many = self._variants.repeat(x)
             prediction = model.step(many, plan, levels.index(level.item()), state.cache)
             return self.sampling.guided(
                 clean_from_prediction(model.path, model.config.prediction, prediction, many, level)
@@ -252,7 +251,7 @@ class Dynamics:
 
     def _see(self, state: State, latent: Tensor, plan: Plan, index: int) -> Tensor | None:
         """The clean pass: writes the new frame's keys and values; returns its hidden tokens (B, 1, N, D), if asked."""
-        seen = _repeated(self._as_context(latent, state.seeds, state.frame[:, None]), len(state.variants))
+        seen = self._variants.repeat(self._as_context(latent, state.seeds, state.frame[:, None]))
         hidden = self.model.see(seen, plan, index, state.cache)
         return None if hidden is None else hidden[: state.num_envs]
 
@@ -267,47 +266,13 @@ class Dynamics:
         level = torch.full(latents.shape[:2], self.sampling.context_level, device=self.device)
         return mix(self.model.path, latents, torch.stack(noise, dim=1).to(latents), level)
 
-    def _fill(
-        self, state: State, latents: Tensor, actions: Tensor, has_action: Tensor, positions: Tensor, mask: Tensor
-    ) -> None:
+    def _fill(self, state: State, latents: Tensor, controls: Controls, positions: Tensor, mask: Tensor) -> None:
         """Recomputes the cache from a run of clean frames; `positions` is (V * B, F)."""
-        variants = len(state.variants)
-        shown = _repeated(self._as_context(latents, state.seeds, positions[: state.num_envs]), variants)
+        shown = self._variants.repeat(self._as_context(latents, state.seeds, positions[: state.num_envs]))
         levels = torch.full(shown.shape[:2], self.sampling.context_level, device=self.device)
-        conditions = self._conditions(state, actions, has_action)
+        conditions = self._variants.conditions(state, controls)
 
         def record(block: int, k: Tensor, v: Tensor) -> None:
             state.cache.fill(block, k, v, positions)
 
         self.model.remember(shown, levels, conditions, positions=positions, mask=mask, record=record)
-
-    def _next_conditions(self, state: State, action: Tensor | None) -> Conditions:
-        """Conditions of one new frame."""
-        has = torch.full((state.num_envs, 1), action is not None, device=self.device)
-        given = state.actions.new_zeros(state.num_envs, 1, state.actions.shape[2]) if action is None else action
-        return self._conditions(state, given, has)
-
-    def _conditions(self, state: State, actions: Tensor, has_action: Tensor) -> Conditions:
-        """Conditions of all variants, stacked (V * B, F, ...); what a variant leaves out is marked absent."""
-        variants = state.variants
-        known = torch.cat([has_action if v != "action" else torch.zeros_like(has_action) for v in variants])
-        return Conditions(
-            actions=_repeated(actions, len(variants)) if self.model.config.action_dim else None,
-            has_action=known,
-            text=self._text(state),
-        )
-
-    def _text(self, state: State) -> Tensor | None:
-        if state.text is None or state.no_text is None or len(state.variants) == 1:
-            return state.text
-        return torch.cat([state.no_text if v == "text" else state.text for v in state.variants])
-
-    def _text_keys(self, state: State) -> TextKeys:
-        if self._texts is None or self._texts[0] is not state.text or self._texts[1] is not state.no_text:
-            self._texts = (state.text, state.no_text, self.model.text_keys(self._text(state)))
-        return self._texts[2]
-
-
-def _repeated(x: Tensor, times: int) -> Tensor:
-    """(B, ...) to (times * B, ...)."""
-    return x if times == 1 else x.repeat(times, *(1,) * (x.ndim - 1))

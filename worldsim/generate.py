@@ -4,13 +4,13 @@ Forward generation steps the simulator. The other tasks see the future too: they
 time over windows no longer than those of training, longer videos window by window.
 """
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from worldsim.controls import Controls
 from worldsim.errors import ConfigError, FramesError, TextError
 from worldsim.noise import clean_from_prediction, mix
 from worldsim.sampler import first_order_step
@@ -32,6 +32,7 @@ def text_to_video(
     *,
     num_frames: int,
     actions: Any = None,  # noqa: ANN401 - any space's value
+    camera: np.ndarray | None = None,
     seed: int = 0,
     frame_size: tuple[int, int] | None = None,
 ) -> np.ndarray:
@@ -42,6 +43,7 @@ def text_to_video(
         text: What to show; None lets the model choose.
         num_frames: Frames in all; 1 + a multiple of the temporal stride.
         actions: The num_frames - 1 actions, or None to leave them to the model.
+        camera: The (num_frames - 1, 6) motions of the camera (`worldsim.camera`), or None likewise.
         seed: The seed.
         frame_size: (H, W); the training size by default.
 
@@ -50,18 +52,15 @@ def text_to_video(
 
     Raises:
         ConfigError: If the length does not fit the temporal stride.
+        ActionError: If the actions do not fit the length or the space.
+        CameraError: If the motions do not fit the length, or the model takes none.
     """
     stride = simulator.actions_per_step
     if num_frames < 1 or (num_frames - 1) % stride:
         raise ConfigError(expected=f"1 + a multiple of {stride} frames", got=num_frames, remedy="Change the number.")
-    state, first = simulator.reset(text=text, seed=seed, frame_size=frame_size)
-    video = [first]
-    for start in range(0, num_frames - 1, stride):
-        chosen = None if actions is None else _one_step(actions, start, stride)
-        step = simulator.step(state, chosen, donate=True)
-        state = step.state
-        video.append(step.frames if stride == 1 else step.frames[0])
-    return np.concatenate(video)
+    return simulator.rollout(
+        actions=actions, camera=camera, text=text, seed=seed, num_frames=num_frames - 1, frame_size=frame_size
+    )
 
 
 def extend(
@@ -71,6 +70,7 @@ def extend(
     num_frames: int,
     direction: Literal["forward", "backward"] = "forward",
     actions: Any = None,  # noqa: ANN401 - any space's value
+    camera: np.ndarray | None = None,
     text: str | None = None,
     seed: int = 0,
     steps: int = WINDOW_STEPS,
@@ -83,6 +83,8 @@ def extend(
         num_frames: Frames to add.
         direction: "forward" steps the simulator; "backward" denoises earlier frames given later ones.
         actions: Actions of the added frames ("forward" only), or None to leave them to the model.
+        camera: Motions of the camera (`worldsim.camera`), (num_frames, 6): to each added frame, or, "backward", from
+            each to the next. None leaves them to the model.
         text: The text.
         seed: The seed.
         steps: Denoising steps of a window ("backward"); "forward" uses the simulator's own number.
@@ -93,14 +95,19 @@ def extend(
     Raises:
         FramesError: If the frames do not fit the model.
         ConfigError: If actions are given for going backward.
+        ActionError: If the actions do not fit the number of frames or the space.
+        CameraError: If the motions do not fit that number, or the model takes none.
     """
     check_frames(frames)
     if direction == "forward":
-        return simulator.rollout(frames=frames, actions=actions, text=text, seed=seed, num_frames=num_frames)
+        return simulator.rollout(
+            frames=frames, actions=actions, camera=camera, text=text, seed=seed, num_frames=num_frames
+        )
     if actions is not None:
         raise ConfigError(expected="no actions for going backward", got="some", remedy="Pass None.")
     _single_stride(simulator)
     later = _encode(simulator, frames)
+    controls = simulator.inputs.of_window(camera, num_frames, num_frames + later.shape[1], first=1)
     added = num_frames
     while added > 0:
         count = min(added, BACKWARD_FRAMES, _longest(simulator) - 1)
@@ -108,7 +115,8 @@ def extend(
         unknown = torch.zeros_like(known[:, :1]).expand(-1, count, -1, -1, -1)
         window = torch.cat((unknown, known), dim=1)
         start = torch.cat((torch.ones(count), torch.zeros(known.shape[1])))
-        solved = _denoise_window(simulator, window, start, text=text, seed=seed + added, steps=steps)
+        own = controls.at(slice(added - count, added - count + window.shape[1]))
+        solved = _denoise_window(simulator, window, start, own, text=text, seed=seed + added, steps=steps)
         later = torch.cat((solved[:, :count], later), dim=1)
         added -= count
     return np.concatenate((_decode(simulator, later[:, :num_frames]), frames))
@@ -120,6 +128,7 @@ def connect(
     after: np.ndarray,
     *,
     num_frames: int,
+    camera: np.ndarray | None = None,
     text: str | None = None,
     seed: int = 0,
     steps: int = WINDOW_STEPS,
@@ -131,6 +140,8 @@ def connect(
         before: uint8 (T0, H, W, 3).
         after: uint8 (T1, H, W, 3) of the same size.
         num_frames: Frames to put between them; with one known frame on each side they must fit a training window.
+        camera: Motions of the camera (`worldsim.camera`) from the last frame of the first video to the first one of the
+            second, (num_frames + 1, 6). None leaves them to the model.
         text: The text.
         seed: The seed.
         steps: Denoising steps.
@@ -141,6 +152,7 @@ def connect(
     Raises:
         FramesError: If the sizes differ or do not fit the model.
         ConfigError: If there are more frames to fill than a window holds.
+        CameraError: If the motions do not fit the number of frames, or the model takes none.
     """
     check_frames(before)
     check_frames(after)
@@ -158,7 +170,9 @@ def connect(
     right = _encode(simulator, after[: room - room // 2])
     gap = torch.zeros_like(left[:, :1]).expand(-1, num_frames, -1, -1, -1)
     start = torch.cat((torch.zeros(left.shape[1]), torch.ones(num_frames), torch.zeros(right.shape[1])))
-    solved = _denoise_window(simulator, torch.cat((left, gap, right), dim=1), start, text=text, seed=seed, steps=steps)
+    window = torch.cat((left, gap, right), dim=1)
+    controls = simulator.inputs.of_window(camera, num_frames + 1, window.shape[1], first=left.shape[1])
+    solved = _denoise_window(simulator, window, start, controls, text=text, seed=seed, steps=steps)
     middle = solved[:, left.shape[1] : left.shape[1] + num_frames]
     return np.concatenate((before, _decode(simulator, middle), after))
 
@@ -169,6 +183,7 @@ def edit(
     text: str,
     *,
     strength: float = 0.6,
+    camera: np.ndarray | None = None,
     seed: int = 0,
     steps: int = WINDOW_STEPS,
 ) -> np.ndarray:
@@ -179,6 +194,7 @@ def edit(
         frames: uint8 (T, H, W, 3).
         text: What it should show.
         strength: Noise level to which the video is taken, in (0, 1]; 1 keeps nothing of it.
+        camera: The (T - 1, 6) motions of the camera (`worldsim.camera`), or None to leave them to the model.
         seed: The seed.
         steps: Denoising steps.
 
@@ -189,6 +205,7 @@ def edit(
         ConfigError: If `strength` is out of range.
         TextError: If the model has no text.
         FramesError: If the frames do not fit the model.
+        CameraError: If the motions do not fit the frames, or the model takes none.
     """
     if not 0.0 < strength <= 1.0:
         raise ConfigError(expected="strength in (0, 1]", got=strength, remedy="Choose for example 0.6.")
@@ -197,20 +214,29 @@ def edit(
     check_frames(frames)
     _single_stride(simulator)
     source = _encode(simulator, frames)
+    controls = simulator.inputs.of_window(camera, source.shape[1] - 1, source.shape[1], first=1)
     done = source[:, :0]
     while done.shape[1] < source.shape[1]:
         known = done[:, -OVERLAP:] if done.shape[1] else done
         fresh = source[:, done.shape[1] : done.shape[1] + _longest(simulator) - known.shape[1]]
         start = torch.cat((torch.zeros(known.shape[1]), torch.full((fresh.shape[1],), strength)))
         window = torch.cat((known, fresh), dim=1)
-        solved = _denoise_window(simulator, window, start, text=text, seed=seed + done.shape[1], steps=steps)
+        own = controls.at(slice(done.shape[1] - known.shape[1], done.shape[1] + fresh.shape[1]))
+        solved = _denoise_window(simulator, window, start, own, text=text, seed=seed + done.shape[1], steps=steps)
         done = torch.cat((done, solved[:, known.shape[1] :]), dim=1)
     return _decode(simulator, done)
 
 
 @torch.inference_mode()
 def _denoise_window(
-    simulator: Simulator, latents: Tensor, start: Tensor, *, text: str | None, seed: int, steps: int
+    simulator: Simulator,
+    latents: Tensor,
+    start: Tensor,
+    controls: Controls,
+    *,
+    text: str | None,
+    seed: int,
+    steps: int,
 ) -> Tensor:
     """Denoises a window with bidirectional time, each frame from its own start level (0 keeps it as given).
 
@@ -218,6 +244,7 @@ def _denoise_window(
         simulator: The learned world.
         latents: (1, F, C, h, w) clean latents; what lies at unknown frames does not matter.
         start: (F,) levels.
+        controls: (1, F, ...), what led to the frames; to the first one of a window nothing does.
         text: The text.
         seed: The seed.
         steps: Denoising steps.
@@ -229,8 +256,9 @@ def _denoise_window(
     noise = frame_noise(seeds, positions, latents.shape[2:]).to(latents)[None]
     x = mix(model.path, latents, noise, start)
     fixed = (start == 0.0)[..., None, None, None]
-    has_action = torch.zeros(1, count, dtype=torch.bool, device=latents.device)
-    told, untold = (Conditions(has_action=has_action, text=model.encode_text([t])) for t in (text, None))
+    has_camera = controls.has_camera & (positions > 0).to(latents.device)
+    camera = controls.camera if model.config.camera_dim else None
+    told, untold = (Conditions(camera=camera, has_camera=has_camera, text=model.encode_text([t])) for t in (text, None))
     weight = 1.0 if text is None else simulator.sampling.text_guidance
     places = positions.to(latents.device)
     for i in range(steps):
@@ -273,10 +301,3 @@ def _single_stride(simulator: Simulator) -> None:
         raise ConfigError(
             expected="a tokenizer with temporal stride 1", got=simulator.actions_per_step, remedy="Use such a world."
         )
-
-
-def _one_step(actions: Any, start: int, stride: int) -> Any:  # noqa: ANN401 - any space's value
-    if isinstance(actions, dict):
-        return {k: _one_step(v, start, stride) for k, v in actions.items()}
-    taken: Sequence[Any] | np.ndarray = actions[start : start + stride]
-    return np.asarray(taken) if stride == 1 else np.asarray(taken)[None]

@@ -24,6 +24,7 @@ class Sampling(Config):
         method: First-order "euler" (DDIM on a variance-preserving path) or second-order "heun".
         text_guidance: Weight of classifier-free guidance by the text (Ho & Salimans 2022); 1 is none.
         action_guidance: The same for actions.
+        camera_guidance: The same for the camera's motion.
         damping: Factor on every denoising update but a frame's last; slightly below 1 counters drift.
         context_level: The noise level that the network is told of past frames.
         context_noise: Whether past frames are in fact noised to that level.
@@ -38,6 +39,7 @@ class Sampling(Config):
     method: Method = "euler"
     text_guidance: float = 1.0
     action_guidance: float = 1.0
+    camera_guidance: float = 1.0
     damping: float = 1.0
     context_level: float = 0.0
     context_noise: bool = True
@@ -51,10 +53,10 @@ class Sampling(Config):
                 got=f"{self.steps}, {self.first_steps} and {self.context_level}",
                 remedy="Correct them.",
             )
-        if not 0.0 < self.damping <= 1.0 or not all(map(math.isfinite, (self.text_guidance, self.action_guidance))):
+        if not 0.0 < self.damping <= 1.0 or not all(map(math.isfinite, self._weights.values())):
             raise ConfigError(
                 expected="damping in (0, 1] and finite guidance weights",
-                got=f"{self.damping}, {self.text_guidance} and {self.action_guidance}",
+                got=f"{self.damping} and {self._weights}",
                 remedy="Correct them.",
             )
         if self.method not in {"euler", "heun"} or self.cache not in {"rolling", "exact"}:
@@ -72,16 +74,18 @@ class Sampling(Config):
             )
 
     @property
+    def _weights(self) -> dict[str, float]:
+        return {"text": self.text_guidance, "action": self.action_guidance, "camera": self.camera_guidance}
+
+    @property
     def variants(self) -> tuple[str, ...]:
         """What is left out of the conditions in each evaluation that guidance combines; the full one comes first."""
-        weights = {"text": self.text_guidance, "action": self.action_guidance}
-        return (FULL, *(name for name, weight in weights.items() if weight != 1.0))
+        return (FULL, *(name for name, weight in self._weights.items() if weight != 1.0))
 
     def guided(self, clean: Tensor) -> Tensor:
         """Combines (variants * B, ...) estimates into (B, ...): full + sum of (weight - 1) * (full - without)."""
-        weights = {"text": self.text_guidance, "action": self.action_guidance}
         full, *others = clean.chunk(len(self.variants))
         guided = full
         for name, without in zip(self.variants[1:], others, strict=True):
-            guided = guided + (weights[name] - 1.0) * (full - without)
+            guided = guided + (self._weights[name] - 1.0) * (full - without)
         return guided

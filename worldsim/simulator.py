@@ -13,22 +13,20 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from worldsim.checkpoint import Checkpoint, load_checkpoint
+from worldsim.checkpoint import Checkpoint, fingerprint_of, load_checkpoint
+from worldsim.control_inputs import ControlInputs
+from worldsim.controls import Controls
 from worldsim.dynamics import Dynamics
-from worldsim.errors import ActionError, ConfigError, FramesError, StateError
+from worldsim.errors import ActionError, CameraError, ConfigError, FramesError, StateError
 from worldsim.inputs import (
     Text,
     checked_frames,
     checked_seeds,
     checked_texts,
-    count_actions,
     count_envs,
-    past_vectors,
-    slice_actions,
-    step_vectors,
 )
 from worldsim.sampling import Sampling
-from worldsim.state import State, fingerprint_of
+from worldsim.state import State
 from worldsim.tokenizer import check_frame_size
 from worldsim.video import from_model, to_model
 
@@ -79,12 +77,18 @@ class Simulator:
             .eval()
         )
         self.dynamics = Dynamics(self.model, self.sampling)
-        self.fingerprint = fingerprint_of(self.model, self.tokenizer, repr((self.model.config, self.tokenizer.config)))
+        self.fingerprint = fingerprint_of(checkpoint)
+        self.inputs = ControlInputs(checkpoint, self.device)
 
     @property
     def action_space(self) -> spaces.Space | None:
         """Space of a single action."""
         return self.checkpoint.action_space
+
+    @property
+    def camera_range(self) -> tuple[float, ...] | None:
+        """The largest motions of the camera in training (rad, rad, rad, m, m, m); None for a world that takes none."""
+        return self.checkpoint.camera_range
 
     @property
     def fps(self) -> float:
@@ -107,6 +111,7 @@ class Simulator:
         *,
         frames: np.ndarray | None = None,
         actions: Any = None,  # noqa: ANN401 - any space's value
+        camera: np.ndarray | None = None,
         text: Text = None,
         seed: int | Sequence[int] = 0,
         num_envs: int | None = None,
@@ -119,6 +124,7 @@ class Simulator:
                 first frame is generated.
             actions: The T - 1 actions between the given frames, (T - 1, ...) or (B, T - 1, ...); without them the
                 model is told that they are unknown.
+            camera: The motions of the camera between them (`worldsim.camera`), (T - 1, 6) or (B, T - 1, 6); likewise.
             text: One text for all environments, or one each; None for no text.
             seed: One seed, from which environment k takes seed + k, or one each.
             num_envs: Number of environments, if `frames`, `text` and `seed` do not tell.
@@ -130,15 +136,21 @@ class Simulator:
         Raises:
             FramesError: If the frames' shape, type, size or number does not fit.
             ActionError: If the actions do not fit the frames or the space.
+            CameraError: If the motions do not fit the frames, or the model takes none.
             TextError: If the model has no text, or a text is too long.
             StateError: If the arguments disagree on the number of environments, or a seed is no integer.
         """
         batch = count_envs(frames, text, seed, num_envs)
         if frames is None:
-            if actions is not None:
-                raise ActionError(expected="no actions without given frames", got="some", remedy="Pass them to `step`.")
+            for error, controls in ((ActionError, actions), (CameraError, camera)):
+                if controls is not None:
+                    raise error(
+                        expected="no actions or camera motion without given frames",
+                        got="some",
+                        remedy="Pass them to `step`.",
+                    )
             state = self._blank(batch, text, seed, frame_size or self.frame_size)
-            step = self._advance(state, None)
+            step = self._advance(state, self.inputs.of_step(None, None, batch))
             return step.state, step.frames if self.actions_per_step == 1 else step.frames[:, -1]
         given = checked_frames(frames, batch)
         size = given.shape[2:4]
@@ -146,29 +158,36 @@ class Simulator:
             raise FramesError(expected=f"frames of {tuple(frame_size)}", got=size, remedy="Resize them.")
         state = self._blank(batch, text, seed, size)
         latents = self.tokenizer.encode(to_model(given, self.device))
-        vectors, known = self._past(actions, *latents.shape[:2])
-        return self.dynamics.prefill(state, latents, vectors, known), np.ascontiguousarray(given[:, -1])
+        controls = self.inputs.of_past(actions, camera, *latents.shape[:2])
+        return self.dynamics.prefill(state, latents, controls), np.ascontiguousarray(given[:, -1])
 
     @torch.inference_mode()
-    def step(self, state: State, actions: Any, *, donate: bool = False) -> Step:  # noqa: ANN401 - any space's value
+    def step(
+        self,
+        state: State,
+        actions: Any,  # noqa: ANN401 - any space's value
+        *,
+        camera: np.ndarray | None = None,
+        donate: bool = False,
+    ) -> Step:
         """Advances every environment by one step.
 
         Args:
             state: Where to go on from; stays valid.
             actions: One action per environment, stacked: (B, ...), or (B, 4, ...) with temporal stride 4. None for a
                 world without actions, or to leave the action to the model.
+            camera: Motion of each environment's camera to the next frame (`worldsim.camera`): (B, 6), or (B, 4, 6) with
+                temporal stride 4. None for a world without, or to leave it to the model.
             donate: Give up the old state: its memory is reused, which saves a copy of the cache.
 
         Raises:
             StateError: If the state belongs to another model.
             ActionError: If the actions do not fit the space.
+            CameraError: If the motions do not fit the environments, are not finite, or the model takes none.
         """
         self.dynamics.check(state, self.fingerprint)
-        vectors = None
-        if actions is not None:
-            given = step_vectors(self.action_space, actions, state.num_envs, self.actions_per_step)
-            vectors = torch.from_numpy(given).to(self.device)
-        return self._advance(state if donate else state.clone(), vectors)
+        controls = self.inputs.of_step(actions, camera, state.num_envs)
+        return self._advance(state if donate else state.clone(), controls)
 
     @torch.inference_mode()
     def observe(self, state: State) -> np.ndarray:
@@ -186,41 +205,44 @@ class Simulator:
         self,
         *,
         actions: Any = None,  # noqa: ANN401 - any space's value
+        camera: np.ndarray | None = None,
         frames: np.ndarray | None = None,
         past_actions: Any = None,  # noqa: ANN401 - any space's value
+        past_camera: np.ndarray | None = None,
         text: str | None = None,
         seed: int = 0,
         num_frames: int | None = None,
+        frame_size: tuple[int, int] | None = None,
     ) -> np.ndarray:
         """A whole video of one environment.
 
         Args:
             actions: (T, ...) actions; None for none.
+            camera: (T, 6) motions of the camera (`worldsim.camera`); None for none.
             frames: Given first frames, uint8 (T0, H, W, 3).
             past_actions: The (T0 - 1, ...) actions between the given frames; unknown by default.
+            past_camera: The (T0 - 1, 6) motions between them; unknown by default.
             text: The text.
             seed: The seed.
-            num_frames: Frames to generate beyond the first; the number of actions by default.
+            num_frames: Frames to generate beyond the first; the number of actions or motions by default.
+            frame_size: (H, W) of a generated first frame, as in `reset`.
 
         Returns:
             uint8 (T0 + T, H, W, 3); T0 is 1 if no frames are given.
 
         Raises:
             ActionError: If the number of actions does not fit, or an action the space.
+            CameraError: If the motions are not finite, or the model takes none.
         """
-        stride, space = self.actions_per_step, self.action_space
-        count = num_frames if actions is None else count_actions(space, actions)
-        if count is None or count < 0 or (num_frames is not None and count != num_frames) or count % stride:
-            raise ActionError(
-                expected=f"actions, or num_frames, in a multiple of {stride} that agree",
-                got=f"{None if actions is None else count} actions and num_frames {num_frames}",
-                remedy="Pass one of the two.",
-            )
-        state, first = self.reset(frames=frames, actions=past_actions, text=text, seed=seed)
+        stride, inputs = self.actions_per_step, self.inputs
+        count = inputs.count(actions, camera, num_frames)
+        state, first = self.reset(
+            frames=frames, actions=past_actions, camera=past_camera, text=text, seed=seed, frame_size=frame_size
+        )
         video = list(first if frames is None else frames)
         for start in range(0, count, stride):
-            chosen = None if actions is None else slice_actions(space, actions, start, stride)
-            step = self.step(state, chosen, donate=True)
+            chosen, motion = inputs.piece(actions, camera, start)
+            step = self.step(state, chosen, camera=motion, donate=True)
             state = step.state
             video.extend(step.frames[0] if stride > 1 else step.frames)
         return np.stack(video)
@@ -231,6 +253,7 @@ class Simulator:
         frames: np.ndarray,
         *,
         actions: Any = None,  # noqa: ANN401 - any space's value
+        camera: np.ndarray | None = None,
         text: Text = None,
         levels: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
         draws: int = 1,
@@ -245,6 +268,7 @@ class Simulator:
         Args:
             frames: uint8 (T, H, W, 3), or (B, T, H, W, 3).
             actions: The T - 1 actions between them, or (B, T - 1, ...); unknown by default.
+            camera: The (T - 1, 6) motions of the camera between them, or (B, T - 1, 6); unknown by default.
             text: One text, or one for each clip.
             levels: Noise levels in (0, 1].
             draws: Draws of the noise for each level.
@@ -258,6 +282,7 @@ class Simulator:
             ConfigError: If there is no level, a level is out of range, or there are no draws.
             FramesError: If the frames do not fit the model.
             ActionError: If the actions do not fit the frames or the space.
+            CameraError: If the motions do not fit the frames, or the model takes none.
             TextError: If the text does not fit the model.
         """
         if not levels or not all(0.0 < level <= 1.0 for level in levels) or draws < 1:
@@ -268,17 +293,17 @@ class Simulator:
         given = checked_frames(frames, batch)
         state = self._blank(batch, text, [seed] * batch, given.shape[2:4])
         latents = self.tokenizer.encode(to_model(given, self.device))
-        vectors, known = self._past(actions, *latents.shape[:2])
+        controls = self.inputs.of_past(actions, camera, *latents.shape[:2])
         errors = []
         for i in range(latents.shape[1]):
-            action = vectors[:, i : i + 1] if bool(known[0, i]) else None
-            errors.append(self.dynamics.denoising_error(state, latents[:, i : i + 1], action, levels, draws))
-            state = self.dynamics.observe(state, latents[:, i : i + 1], action)
+            latent, own = latents[:, i : i + 1], controls.at(slice(i, i + 1))
+            errors.append(self.dynamics.denoising_error(state, latent, own, levels, draws))
+            state = self.dynamics.observe(state, latent, own)
         found = torch.stack(errors, dim=1).cpu().numpy()
         return found if frames.ndim == 5 else found[0]
 
-    def _advance(self, state: State, vectors: Tensor | None) -> Step:
-        state, latent, hidden = self.dynamics.advance(state, vectors)
+    def _advance(self, state: State, controls: Controls) -> Step:
+        state, latent, hidden = self.dynamics.advance(state, controls)
         rewards, terminated = self._outcomes(hidden, state.num_envs)
         video = from_model(self.tokenizer.decode(latent))
         return Step(state, video[:, 0] if self.actions_per_step == 1 else video, rewards, terminated)
@@ -289,16 +314,6 @@ class Simulator:
         reward, logit = self.model.outcomes(hidden)
         scaled = reward[:, 0].float() * self.checkpoint.reward_scale
         return scaled.cpu().numpy().astype(np.float32), (logit[:, 0] > 0).cpu().numpy()
-
-    def _past(self, actions: Any, batch: int, count: int) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-        """Actions that led to each given latent frame, (B, F, A), and whether they are known, (B, F)."""
-        vectors = torch.zeros(batch, count, self.model.config.action_dim, device=self.device)
-        known = torch.zeros(batch, count, dtype=torch.bool, device=self.device)
-        if actions is not None:
-            given = past_vectors(self.action_space, actions, batch, count, self.actions_per_step)
-            vectors[:, 1:] = torch.from_numpy(given).to(self.device)
-            known[:, 1:] = True
-        return vectors, known
 
     def _blank(self, batch: int, text: Text, seed: int | Sequence[int], size: tuple[int, int]) -> State:
         """A state in which nothing has been seen, of frames of size (H, W)."""

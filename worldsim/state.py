@@ -4,21 +4,22 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from worldsim.config import ModelConfig
+from worldsim.controls import Controls
 from worldsim.errors import StateError
 from worldsim.nn.cache import RingCache
 
 _FORMAT = "worldsim-state"
 _CACHE = ("keys", "values", "frame")
-_FINGERPRINT_SAMPLES = 256  # numbers read of each weight
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,7 @@ class State:
         text: (B, L, D) memory of the texts, or None for a model without text.
         no_text: (B, L, D) memory of absent texts, or None.
         latents: (B, window, C, h, w) ring of the latest clean latents.
-        actions: (B, window, A) ring of the actions that led to them.
-        has_action: (B, window) boolean, whether those actions are known.
+        controls: (B, window, ...) ring of the actions and motions of the camera that led to them.
         fingerprint: Which model it belongs to.
         variants: The evaluations that guidance combines, as in `Sampling.variants`.
     """
@@ -42,8 +42,7 @@ class State:
     text: Tensor | None
     no_text: Tensor | None
     latents: Tensor
-    actions: Tensor
-    has_action: Tensor
+    controls: Controls
     fingerprint: str
     variants: tuple[str, ...]
 
@@ -55,21 +54,20 @@ class State:
         seeds: Tensor,
         text: Tensor | None,
         no_text: Tensor | None,
-        latent_shape: tuple[int, int, int],
-        action_dim: int,
+        grid: tuple[int, int],
+        config: ModelConfig,
         fingerprint: str,
         variants: tuple[str, ...],
     ) -> Self:
-        """A state in which no frame has been seen."""
+        """A state in which no frame, of (h, w) latents, has been seen."""
         b, window, like = len(seeds), cache.window, cache.keys
         return cls(
             cache=cache,
             seeds=seeds,
             text=text,
             no_text=no_text,
-            latents=like.new_zeros(b, window, *latent_shape),
-            actions=like.new_zeros(b, window, action_dim),
-            has_action=torch.zeros(b, window, dtype=torch.bool, device=like.device),
+            latents=like.new_zeros(b, window, config.latent_channels, *grid),
+            controls=Controls.unknown(b, window, config, like),
             fingerprint=fingerprint,
             variants=variants,
         )
@@ -90,8 +88,7 @@ class State:
             self,
             cache=self.cache.clone(),
             latents=self.latents.clone(),
-            actions=self.actions.clone(),
-            has_action=self.has_action.clone(),
+            controls=self.controls.map(torch.clone),
         )
 
     def take(self, index: Sequence[int] | Tensor) -> Self:
@@ -116,8 +113,7 @@ class State:
             text=None if self.text is None else self.text[at],
             no_text=None if self.no_text is None else self.no_text[at],
             latents=self.latents[at],
-            actions=self.actions[at],
-            has_action=self.has_action[at],
+            controls=self.controls.map(lambda part: part[at]),
         )
 
     def branch(self, count: int, *, seeds: Sequence[int] | None = None) -> Self:
@@ -162,11 +158,13 @@ class State:
             values=rows([s.cache.values for s in states], 1),
             frame=rows([s.cache.frame for s in states], 0),
         )
-        fields = {}
-        for name in ("seeds", "text", "no_text", "latents", "actions", "has_action"):
+        own = {}
+        for name in ("seeds", "text", "no_text", "latents"):
             values = [getattr(s, name) for s in states]
-            fields[name] = None if values[0] is None else torch.cat(values)
-        return replace(first, cache=cache, **fields)
+            own[name] = None if values[0] is None else torch.cat(values)
+        parts = [s.controls.tensors() for s in states]
+        controls = Controls(**{name: torch.cat([p[name] for p in parts]) for name in parts[0]})
+        return replace(first, cache=cache, controls=controls, **own)
 
     def scatter(self, index: Sequence[int], other: Self) -> Self:
         """This batch with the environments at `index` replaced by those of `other`, in that order.
@@ -186,33 +184,31 @@ class State:
             order[row] = self.num_envs + place
         return type(self).join([self, other]).take(order)
 
-    def extended(self, latent: Tensor, action: Tensor | None) -> Self:
-        """After a step: the new latent (B, C, h, w) remembered, the next frame current. Writes in place."""
-        given = self.actions.new_zeros(self.actions[:, 0].shape) if action is None else action
-        has = torch.full_like(self.has_action[:, 0], action is not None)
-        rows = torch.arange(self.num_envs, device=self.latents.device)
-        slot = self.frame % self.cache.window
-        self.latents[rows, slot] = latent.to(self.latents.dtype)
-        self.actions[rows, slot] = given.to(self.actions.dtype)
-        self.has_action[rows, slot] = has
-        return replace(self, cache=self.cache.advanced())
+    def extended(self, latent: Tensor, controls: Controls) -> Self:
+        """After a step: the new latent (B, C, h, w) and what led to it remembered, the next frame current.
 
-    def remembered(self, latent: Tensor, action: Tensor, has_action: Tensor, *, frame: int) -> Self:
-        """Puts a given past frame into the rings, in place."""
-        slot = frame % self.cache.window
-        self.latents[:, slot], self.actions[:, slot], self.has_action[:, slot] = latent, action, has_action
+        Writes in place.
+        """
+        return replace(self.remembered(latent, controls, self.frame), cache=self.cache.advanced())
+
+    def remembered(self, latent: Tensor, controls: Controls, frame: Tensor) -> Self:
+        """Puts frame number `frame` (B,) of each environment into the rings, in place."""
+        rows = torch.arange(self.num_envs, device=self.latents.device)
+        slots = frame % self.cache.window
+        self.latents[rows, slots] = latent.to(self.latents.dtype)
+        self.controls.put(rows, slots, controls)
         return self
 
     def at(self, frame: int) -> Self:
         """The same memory, with frame number `frame` current in every environment."""
         return replace(self, cache=replace(self.cache, frame=torch.full_like(self.cache.frame, frame)))
 
-    def recent(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents, actions and their presence of the last `count` frames in order, each (B, count, ...)."""
+    def recent(self, count: int) -> tuple[Tensor, Controls]:
+        """Latents (B, count, C, h, w) of the last `count` frames in order, and what led to them."""
         offsets = torch.arange(count, device=self.latents.device) - count
         slots = (self.frame[:, None] + offsets) % self.cache.window
         rows = torch.arange(self.num_envs, device=self.latents.device)[:, None]
-        return self.latents[rows, slots], self.actions[rows, slots], self.has_action[rows, slots]
+        return self.latents[rows, slots], self.controls.map(lambda part: part[rows, slots])
 
     def save(self, path: str | Path) -> Path:
         """Writes the state to a safetensors file, whole or not at all.
@@ -256,8 +252,11 @@ class State:
             raise _not_a_state(path, "another kind of file")
         try:
             cache = RingCache(*(tensors.pop(f"cache.{k}") for k in _CACHE), sinks=int(meta.get("sinks", 0)))
+            # States that were saved before there was a camera lack it: nothing was known of it.
+            blank = {"camera": tensors["actions"][..., :0], "has_camera": torch.zeros_like(tensors["has_action"])}
             state = cls(
                 cache=cache,
+                controls=Controls(**{f.name: tensors.pop(f.name, blank.get(f.name)) for f in fields(Controls)}),
                 text=tensors.pop("text", None),
                 no_text=tensors.pop("no_text", None),
                 fingerprint=meta["fingerprint"],
@@ -270,14 +269,15 @@ class State:
         return state
 
     def _tensors(self) -> dict[str, Tensor]:
-        own = {k: getattr(self, k) for k in ("seeds", "text", "no_text", "latents", "actions", "has_action")}
+        own = {k: getattr(self, k) for k in ("seeds", "text", "no_text", "latents")} | self.controls.tensors()
         own |= {f"cache.{k}": getattr(self.cache, k) for k in _CACHE}
         return {k: v.contiguous() for k, v in own.items() if v is not None}
 
     def _check_shapes(self) -> None:
         """Raises ValueError if the parts do not belong together."""
         b, window, cache = self.num_envs, self.cache.window, self.cache
-        leading = {name: tuple(getattr(self, name).shape[:2]) for name in ("latents", "actions", "has_action")}
+        parts = {"latents": self.latents, **self.controls.tensors()}
+        leading = {name: tuple(part.shape[:2]) for name, part in parts.items()}
         rows = (b * len(self.variants), tuple(cache.values.shape))
         if (
             any(shape != (b, window) for shape in leading.values())
@@ -299,17 +299,6 @@ def frame_noise(seeds: Tensor, frames: Tensor, shape: torch.Size, *, stream: int
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
         rows.append(torch.randn(shape, generator=generator))
     return torch.stack(rows)
-
-
-def fingerprint_of(model: nn.Module, tokenizer: nn.Module, configuration: str) -> str:
-    """16 hexadecimal digits that tell models apart: the configuration, and numbers spread over every weight."""
-    digest = hashlib.sha256(configuration.encode())
-    for name, tensor in (*model.state_dict().items(), *tokenizer.state_dict().items()):
-        flat = tensor.detach().flatten()
-        some = flat[:: max(1, len(flat) // _FINGERPRINT_SAMPLES)]
-        digest.update(name.encode())
-        digest.update(some.float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _not_a_state(path: str | Path, got: object) -> StateError:

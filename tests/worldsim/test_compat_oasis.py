@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny_worlds import told
 
 from worldsim.cli import main
 from worldsim.compat.open_oasis import CONTEXT_LEVEL, import_open_oasis
@@ -109,10 +110,13 @@ def test_a_rollout_across_the_sliding_window_matches(golden, simulator):
         state = dynamics.blank([0, 0], [None, None], tuple(expected.shape[-2:]), fingerprint=simulator.fingerprint)
         # The first action is none, which the reference tells as zeros.
         known = torch.arange(given).expand(2, given) > 0
-        state = dynamics.prefill(state, tensors["rollout.prompt_latents"], actions[:, :given], known)
+        state = dynamics.prefill(
+            state, tensors["rollout.prompt_latents"], told(simulator.model, actions[:, :given], known)
+        )
         found = [tensors["rollout.prompt_latents"]]
         for i in range(given, expected.shape[1]):
-            state, latent, _ = dynamics.advance(state, actions[:, i : i + 1], noise[:, i - given][:, None])
+            controls = told(simulator.model, actions[:, i : i + 1])
+            state, latent, _ = dynamics.advance(state, controls, noise[:, i - given][:, None])
             found.append(latent)
     torch.testing.assert_close(torch.cat(found, dim=1), expected, atol=TOLERANCE, rtol=0)
     frames = ((simulator.tokenizer.decode(torch.cat(found, dim=1)) + 1) / 2).clamp(0, 1)
@@ -127,10 +131,11 @@ def test_a_rolling_cache_would_not_match(golden, simulator):
     given = tensors["rollout.prompt_latents"]
     with torch.inference_mode():
         state = rolling.blank([0, 0], [None, None], tuple(given.shape[-2:]), fingerprint="")
-        state = rolling.prefill(state, given, tensors["rollout.actions"][:, :2], torch.tensor([[False, True]] * 2))
+        known = torch.tensor([[False, True]] * 2)
+        state = rolling.prefill(state, given, told(simulator.model, tensors["rollout.actions"][:, :2], known))
         for i in range(2, 10):
             action, noise = tensors["rollout.actions"][:, i : i + 1], tensors["rollout.noise"][:, i - 2][:, None]
-            state, latent, _ = rolling.advance(state, action, noise)
+            state, latent, _ = rolling.advance(state, told(simulator.model, action), noise)
     assert (latent[:, 0] - tensors["rollout.latents"][:, 9]).abs().max() > 100 * TOLERANCE
 
 

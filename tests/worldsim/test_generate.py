@@ -60,7 +60,8 @@ def test_guidance_reaches_frames_that_come_at_once(sim: Simulator) -> None:
     start = torch.tensor([0.0, 1.0, 1.0, 1.0, 0.0])
 
     def solved(world: Simulator, text: str | None) -> torch.Tensor:
-        return _denoise_window(world, latents, start, text=text, seed=1, steps=1)
+        unknown = world.inputs.of_window(None, 0, 5, first=1)
+        return _denoise_window(world, latents, start, unknown, text=text, seed=1, steps=1)
 
     told, untold = solved(sim, "a red ball"), solved(sim, None)
     assert not torch.equal(told, untold)
@@ -138,6 +139,7 @@ def test_a_window_is_solved_exactly_by_a_model_that_knows_the_answer(
 
     monkeypatch.setattr(sim.model, "forward", oracle)
     start = torch.tensor([0.0, 1.0, 0.5, 0.0, 1.0, 0.3])
-    solved = _denoise_window(sim, latents, start, text=None, seed=0, steps=5)
+    unknown = sim.inputs.of_window(None, 0, 6, first=1)
+    solved = _denoise_window(sim, latents, start, unknown, text=None, seed=0, steps=5)
     expected = torch.where((start == 0)[None, :, None, None, None], latents, answer)
     torch.testing.assert_close(solved, expected, atol=1e-4, rtol=1e-4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from tiny_worlds import MODEL, SIZE, WINDOW, checkpoint, pixels, randomised, simulator
+from tiny_worlds import MODEL, SIZE, WINDOW, checkpoint, pixels, randomised, simulator, told
 
 from worldsim.checkpoint import save_checkpoint
 from worldsim.errors import ActionError, ConfigError, FramesError, StateError, TextError
@@ -164,7 +164,7 @@ def test_frames_given_beyond_a_window_with_sinks_are_as_good_as_frames_seen_one_
     vectors = torch.cat((torch.zeros(1, 3), torch.eye(3)[acts]))[None]
     known = torch.arange(len(latents))[None] > 0
     blank = sim.dynamics.blank([3], ["a red ball"], (SIZE[0] // 8, SIZE[1] // 8), fingerprint=sim.fingerprint)
-    again = sim.dynamics.prefill(blank, torch.cat(latents, dim=1), vectors, known)
+    again = sim.dynamics.prefill(blank, torch.cat(latents, dim=1), told(sim.model, vectors, known))
     torch.testing.assert_close(again.cache.keys, state.cache.keys, atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(again.cache.values, state.cache.values, atol=TOLERANCE, rtol=0)
     assert torch.equal(again.frame, state.frame)
@@ -179,8 +179,8 @@ def test_given_frames_are_as_good_as_frames_seen_one_by_one(cache):
     with torch.inference_mode():
         slow = sim.dynamics.blank([1], ["two boxes"], (4, 2), fingerprint=sim.fingerprint)
         for i, latent in enumerate(sim.tokenizer.encode(to_model(given)).split(1, dim=1)):
-            vector = torch.eye(3)[acts[i - 1]][None, None] if i else None
-            slow = sim.dynamics.observe(slow, latent, vector)
+            controls = told(sim.model, torch.eye(3)[acts[i - 1]][None, None], torch.tensor([[i > 0]]))
+            slow = sim.dynamics.observe(slow, latent, controls)
     for _ in range(3):
         fast_step, slow_step = sim.step(state, np.array([1])), sim.step(slow, np.array([1]))
         state, slow = fast_step.state, slow_step.state
@@ -350,8 +350,8 @@ def test_rewards_and_ends_are_read_from_the_clean_pass():
     sim = simulator()
     state, _ = sim.reset(num_envs=2)
     step = sim.step(state, np.array([1, 2]))
-    latents, vectors, known = step.state.recent(2)
-    conditions = Conditions(actions=vectors, has_action=known, text=state.text)
+    latents, controls = step.state.recent(2)
+    conditions = Conditions(actions=controls.actions, has_action=controls.has_action, text=state.text)
     hidden = sim.model(
         latents, torch.zeros(2, 2), conditions, positions=torch.arange(2), mask=causal_mask(2, WINDOW)
     ).hidden
@@ -415,12 +415,12 @@ def test_every_kind_of_action_space(space, action, stride):
     given = pixels(2, 1 + 2 * stride)
     for_all, _ = sim.reset(frames=given, actions=_stacked(space, action, 2 * stride))
     for_each, _ = sim.reset(frames=given, actions=_stacked(space, action, 2, 2 * stride))
-    assert torch.equal(for_all.actions, for_each.actions)
-    assert for_all.has_action[:, :3].tolist() == [[False, True, True]] * 2
+    assert torch.equal(for_all.controls.actions, for_each.controls.actions)
+    assert for_all.controls.has_action[:, :3].tolist() == [[False, True, True]] * 2
     step = sim.step(for_all, _stacked(space, action, 2) if stride == 1 else _stacked(space, action, 2, stride))
-    vector = step.state.recent(1)[1]
+    vector = step.state.recent(1)[1].actions
     assert torch.equal(vector[0], vector[1])
-    assert torch.equal(vector[0, 0], for_all.actions[0, 1])
+    assert torch.equal(vector[0, 0], for_all.controls.actions[0, 1])
     assert len(sim.rollout(actions=_stacked(space, action, 2 * stride))) == 1 + 2 * stride
 
 

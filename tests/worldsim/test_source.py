@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from worldsim.config import ModelConfig
+from worldsim.controls import Controls
 from worldsim.dynamics import Dynamics
 from worldsim.errors import ConfigError
 from worldsim.noise import mix, source
@@ -45,7 +46,7 @@ def test_a_step_begins_around_the_frame_before(monkeypatch: pytest.MonkeyPatch) 
     made = []
     with torch.no_grad():
         for _ in range(6):  # beyond the window
-            state, latent, _ = dynamics.advance(state, None)
+            state, latent, _ = dynamics.advance(state, Controls.unknown(2, 1, dynamics.model.config, state.latents))
             made.append(latent)
     noise = [frame_noise(torch.tensor([3, 4]), torch.full((2,), i), torch.Size((4, 2, 2)))[:, None] for i in range(6)]
     torch.testing.assert_close(begun[0], noise[0])

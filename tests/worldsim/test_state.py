@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from tiny_worlds import pixels, simulator
 
+from worldsim.controls import Controls
 from worldsim.errors import StateError
 from worldsim.sampling import Sampling
 from worldsim.state import State, frame_noise
 
-SIM = simulator()
+SIM = simulator(camera_dim=6)
 GUIDED = simulator(sampling=Sampling(steps=1, text_guidance=2.0, action_guidance=1.5))
 
 
@@ -31,6 +32,10 @@ def _assert_same(a: State, b: State):
                 assert torch.equal(getattr(a.cache, part), getattr(b.cache, part)), part
         else:
             x, y = getattr(a, field.name), getattr(b, field.name)
+            if isinstance(x, Controls):
+                for name, part in x.tensors().items():
+                    assert torch.equal(part, getattr(y, name)), name
+                continue
             assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, field.name
 
 
@@ -90,10 +95,10 @@ def test_recent_frames_come_in_order():
     for action in (0, 2, 1, 1):
         state = sim.step(state, np.array([action])).state
         latents.append(state.recent(1)[0][:, 0])
-    found, actions, known = state.recent(3)
+    found, controls = state.recent(3)
     assert torch.equal(found, torch.stack(latents[-3:], dim=1))
-    assert actions[0].argmax(-1).tolist() == [2, 1, 1]
-    assert known.all()
+    assert controls.actions[0].argmax(-1).tolist() == [2, 1, 1]
+    assert controls.has_action.all()
 
 
 BAD = {
@@ -156,6 +161,7 @@ DAMAGE = {
     "no seeds": _damage_tensors(seeds=None),
     "no cache": _damage_tensors(**{"cache.keys": None}),
     "unknown part": _damage_tensors(mood=torch.zeros(1)),
+    "half a camera": _damage_tensors(has_camera=torch.zeros(3, 2, dtype=torch.bool)),
     "not finite": _damage_tensors(actions=torch.full((3, 4, 3), float("nan"))),
 }
 
@@ -166,6 +172,14 @@ def test_damaged_files_are_named(damage, tmp_path):
     damage(path)
     with pytest.raises(StateError, match="a saved state at"):
         State.load(path)
+
+
+def test_states_saved_before_there_was_a_camera_are_read(tmp_path):
+    sim = simulator()
+    state, path = _state(sim), tmp_path / "state.safetensors"
+    tensors = {k: v for k, v in state._tensors().items() if "camera" not in k}
+    save_file(tensors, path, {"format": "worldsim-state", "fingerprint": state.fingerprint, "variants": '["full"]'})
+    _assert_same(State.load(path), state)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
