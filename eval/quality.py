@@ -127,26 +127,31 @@ def freeze(clip: Clip) -> Measurement:
     )
 
 
-@evaluator("blur", suite="quality", unit="share", better="lower", claims=("softening",), version=2)
+@evaluator("blur", suite="quality", unit="share", better="lower", claims=("softening",), version=3)
 def blur(clip: Clip) -> Measurement:
-    """One minus the share of gradient energy that re-blurring removes: 0 crisp, near 1 washed out."""
+    """How far edges are softer than crisp ones, by what re-blurring removes: 0 crisp, near 1 washed out.
+
+    What is as crisp as pixels can show counts as 0: how much crisper it is depends on texture and on the number of
+    pixels that a scene is drawn with, and is no defect.
+    """
     if min(clip.frames.shape[1:3]) < MIN_SIDE_PX:
         raise Unmeasurable("insufficient", f"frames under {MIN_SIDE_PX} px a side")
     _need_change(clip)
-    per_frame = 1.0 - sharpness(clip.frames)
-    known = np.isfinite(per_frame)
+    kept = 1.0 - sharpness(clip.frames)
+    known = np.isfinite(kept)
     if not known.any():
         raise Unmeasurable("inapplicable", "flat frames: there is no edge to be sharp")
+    per_frame = np.maximum((kept - CRISP) / (1.0 - CRISP), 0.0)
     value = float(per_frame[known].mean())
     # Loss of sharpness within the clip, against its first tenth: what a drifting model does.
-    start = float(np.mean(per_frame[known][: max(1, known.sum() // 10)]))
+    start = float(np.mean(kept[known][: max(1, known.sum() // 10)]))
     return Measurement(
         value=value,
-        normalised=float(np.clip((1.0 - value) / (1.0 - CRISP), 0.0, 1.0)),
+        normalised=1.0 - value,
         uncertainty=standard_error(per_frame[known]),
         coverage=float(known.mean()),
         per_frame=per_frame,
-        details={"rise_since_start": float(per_frame[known][-1] - start)},
+        details={"rise_since_start": float(kept[known][-1] - start)},
     )
 
 
@@ -177,7 +182,7 @@ def dynamics(clip: Clip) -> Measurement:
     )
 
 
-@evaluator("mid_frame", suite="quality", unit="levels", better="lower", claims=("jitter", "swapped"), version=2)
+@evaluator("mid_frame", suite="quality", unit="levels", better="lower", claims=("jitter", "swapped"), version=3)
 def mid_frame(clip: Clip) -> Measurement:
     """Error of predicting each frame from its two neighbours by half their flow, in levels, where something moves.
 
@@ -205,7 +210,7 @@ def mid_frame(clip: Clip) -> Measurement:
     return _relative_error(per_frame, still)
 
 
-@evaluator("warping", suite="quality", unit="levels", better="lower", claims=("grain",))
+@evaluator("warping", suite="quality", unit="levels", better="lower", claims=("grain",), version=2)
 def warping(clip: Clip) -> Measurement:
     """Error of carrying each frame to the next by their optical flow, in levels, where something moves.
 
@@ -230,19 +235,21 @@ def warping(clip: Clip) -> Measurement:
 
 
 def _relative_error(per_frame: np.ndarray, still: np.ndarray) -> Measurement:
-    """The mean error; normalised by what repeating frames would give, so that it does not reward low contrast."""
+    """The mean error, beside what repeating frames would give.
+
+    There is no scale from 0 to 1: how little is left of a true video is up to the optical flow and to how far bodies
+    move, not to the video.
+    """
     known = np.isfinite(per_frame) & np.isfinite(still)
     if not known.any():
         raise Unmeasurable("inapplicable", NOTHING_MOVES)
-    value, baseline = float(per_frame[known].mean()), float(still[known].mean())
     return Measurement(
-        value=value,
-        normalised=float(np.clip(1.0 - value / baseline, 0.0, 1.0)) if baseline > 0 else None,
+        value=float(per_frame[known].mean()),
         uncertainty=standard_error(per_frame[known]),
         coverage=float(known.mean()),
         per_frame=per_frame,
         offending=_outliers(per_frame, 1.0),
-        details={"error_of_repeating_levels": baseline},
+        details={"error_of_repeating_levels": float(still[known].mean())},
     )
 
 

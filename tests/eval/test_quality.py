@@ -103,6 +103,17 @@ def test_sharpness_falls_with_blur_and_not_with_contrast(texture):
     assert blur(clip(np.full((3, 20, 20, 3), 5, np.uint8))).status == "inapplicable"
 
 
+@pytest.mark.parametrize("side", [64, 128])
+def test_blur_is_nothing_on_crisp_edges_of_any_size_and_grows_with_softening(side):
+    stripes = np.zeros((4, side, side, 3), np.uint8)
+    for t, frame in enumerate(stripes):
+        frame[:, side // 4 + t : side // 2 + t] = 200
+    soft = [np.stack([cv2.GaussianBlur(f, (0, 0), s * side / 64) for f in stripes]) for s in (1.0, 2.0)]
+    values = [blur(clip(frames)).value for frames in (stripes, *soft)]
+    assert values[0] == 0.0
+    assert 0.05 < values[1] < values[2] < 1.0
+
+
 def test_flow_finds_a_known_shift(texture):
     frames = luminance(pan(texture, speed=2.0, t=2))
     found = flow(frames[0], frames[1])[16:-16, 16:-16]
@@ -126,7 +137,8 @@ def test_motion_is_predictable_and_popping_is_not(measure, texture):
     good, bad = measure(clip(smooth)), measure(clip(popping))
     assert good.value < 3.0
     assert bad.value > 2.0 * good.value
-    assert bad.normalised < good.normalised
+    # How much of a true video its flow leaves unexplained is no defect of it.
+    assert good.normalised is None
     assert {6, 16} <= set(bad.offending)
     # A still video cannot win: there is nothing to judge.
     assert measure(clip(np.repeat(smooth[:1], 5, axis=0))).status == "inapplicable"
