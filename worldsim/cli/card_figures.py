@@ -1,7 +1,7 @@
 """How good a learned world is, on episodes that it was never trained on: the figures of its card."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from eval.fidelity import psnr, ssim
 from eval.physics.plausibility import auroc
 from eval.physics.velocity import velocity_error
 from eval.uncertainty import mean_interval
-from worldsim.checkpoint import Checkpoint
 from worldsim.cli.demo_cases import GIVEN, go_on
 from worldsim.data import Episode
 from worldsim.simulator import Simulator
@@ -95,13 +94,7 @@ def untrained(simulator: Simulator) -> Simulator:
     """The same world with its transformer's weights as they were before training: a floor."""
     torch.manual_seed(0)
     known = simulator.checkpoint
-    fresh = Checkpoint(
-        tokenizer=known.tokenizer,
-        model=VideoDiT(known.model.config),
-        action_space=known.action_space,
-        fps=known.fps,
-        frame_size=known.frame_size,
-    )
+    fresh = replace(known, model=VideoDiT(known.model.config), meta={})
     return Simulator(fresh, sampling=simulator.sampling)
 
 

@@ -67,6 +67,7 @@ class DynamicsConfig(Config):
             from 1 to this one.
         drop_text: Share of windows without text.
         drop_action: Share of windows without actions.
+        drop_camera: Share of windows without the camera's motion.
         bidirectional: Share of updates in which time is bidirectional.
         events: Share of the weight by which windows are drawn that lies on frames with events (contacts, rewards,
             terminations, the most abrupt changes of the latents), in [0, 1); 0 draws all windows alike.
@@ -86,6 +87,7 @@ class DynamicsConfig(Config):
     feedback_depth: int = 1
     drop_text: float = 0.1
     drop_action: float = 0.1
+    drop_camera: float = 0.1
     bidirectional: float = 0.1
     events: float = 0.0
     reward_weight: float = 0.1
@@ -127,7 +129,9 @@ class TrainConfig(Config):
         data: Directory of the dataset, or of several with the same actions and frame rate. Their frame sizes and window
             lengths may differ; windows are then packed without padding.
         tokenizer: The tokenizer's shape.
-        model: The transformer's shape; `action_dim` is taken from the dataset.
+        model: The transformer's shape; `action_dim` and `camera_dim` are taken from the dataset.
+        actions: Whether the world takes the dataset's actions.
+        camera: Whether it takes the camera's motion, where a dataset has it.
         tokenizer_optimiser: Training of the tokenizer, on single frames.
         optimiser: Training of the transformer.
         dynamics: Objective of the transformer.
@@ -155,6 +159,8 @@ class TrainConfig(Config):
     data: str | tuple[str, ...]
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=lambda: ModelConfig(text=TextConfig()))
+    actions: bool = True
+    camera: bool = True
     tokenizer_optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(steps=4000, batch_size=32))
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(steps=4000, batch_size=16))
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)

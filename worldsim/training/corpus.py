@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from worldsim.camera import motion_range
 from worldsim.data import Dataset
+from worldsim.data.layout import CAMERA
 from worldsim.errors import ActionError, DatasetError
 
 Batch_co = TypeVar("Batch_co", covariant=True)
@@ -97,6 +99,15 @@ class Corpus:
         """SHA-256 of all the content; of a single dataset its own."""
         digests = [d.digest() for d in self.datasets]
         return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+    @property
+    def has_camera(self) -> bool:
+        """Whether the camera's motion is known in any of them."""
+        return any(d.has_camera for d in self.datasets)
+
+    def camera_range(self) -> tuple[float, ...]:
+        """The largest absolute value of each of a motion's six numbers (`worldsim.camera`), in those that know it."""
+        return motion_range(np.concatenate([d.read(CAMERA) for d in self.datasets if d.has_camera]))
 
     def reward_scale(self) -> float:
         """Standard deviation of the rewards that are not zero, or 1."""

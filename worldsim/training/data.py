@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldsim.camera import MOTION_DIM, scaled_motion
 from worldsim.data import Dataset, Windows, abrupt_change, event_weights
 from worldsim.errors import DatasetError, FramesError, TrainingError
 from worldsim.files import write_text
@@ -80,10 +81,20 @@ class LatentSource:
         latents: (frames, C, h, w) float16, from `cached_latents`.
         config: The run, as for this dataset (`TrainConfig.of_dataset`).
         reward_scale: Rewards are given in units of this.
+        camera_range: The largest motions of the camera, which tell its units (`worldsim.camera.scaled_motion`); None to
+            leave motions out.
     """
 
-    def __init__(self, dataset: Dataset, latents: np.ndarray, config: TrainConfig, reward_scale: float) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        latents: np.ndarray,
+        config: TrainConfig,
+        reward_scale: float,
+        camera_range: tuple[float, ...] | None = None,
+    ) -> None:
         self.dataset, self.latents, self.reward_scale = dataset, latents, reward_scale
+        self.camera_range = camera_range
         self.stride = config.tokenizer.temporal_stride
         self.length = 1 + (config.dynamics.length - 1) * self.stride
         train, self.held_out_episodes = split_episodes(dataset, config.held_out, config.episodes)
@@ -138,7 +149,16 @@ class LatentSource:
             terminated=ended.to(device),
             known=known.to(device),
             texts=[c or None for c in raw["captions"]],
+            camera=self._motions(raw, b, f).to(device) if self.camera_range and self.dataset.has_camera else None,
         )
+
+    def _motions(self, raw: dict, b: int, f: int) -> Tensor:
+        """The camera's motion to each latent frame, of all frames of its group together: (B, F, 6 * stride)."""
+        assert self.camera_range is not None
+        scaled = torch.from_numpy(scaled_motion(raw["camera"], self.camera_range))
+        motions = torch.zeros(b, f, MOTION_DIM * self.stride)
+        motions[:, 1:] = scaled.reshape(b, f - 1, -1)
+        return motions
 
 
 def window_weights(dataset: Dataset, latents: np.ndarray, events: float) -> np.ndarray | None:

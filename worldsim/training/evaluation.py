@@ -69,8 +69,8 @@ class Evaluation:
         return numbers
 
     def _world(self, model: VideoDiT, numbers: Mapping[str, float] | None = None) -> Checkpoint:
-        scale = self.sources[0].reward_scale
-        return world_of(self.config, self.corpus, self.tokenizer, model, scale, numbers)
+        scale, ranges = self.sources[0].reward_scale, self.sources[0].camera_range
+        return world_of(self.config, self.corpus, self.tokenizer, model, scale, numbers, camera_range=ranges)
 
     def _keep_best(self, model: VideoDiT, numbers: Mapping[str, float]) -> None:
         best = _kept(self.run.path / BEST)
@@ -94,9 +94,8 @@ def held_out_loss(
     model: VideoDiT, sources: Sequence[LatentSource], config: TrainConfig, device: torch.device
 ) -> dict[str, float]:
     """The objective on held-out episodes, with clean context and the same noise every time."""
-    quiet = replace(
-        config.dynamics, bidirectional=0.0, drop_text=0.0, drop_action=0.0, context_clean=1.0, pure_noise=1.0
-    )
+    told = {"drop_text": 0.0, "drop_action": 0.0, "drop_camera": 0.0}
+    quiet = replace(config.dynamics, bidirectional=0.0, context_clean=1.0, pure_noise=1.0, **told)
     sums: dict[str, float] = {}
     for i in range(_ROUNDS):
         batch = [s.held_out(i, device) for s in sources]

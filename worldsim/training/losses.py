@@ -29,6 +29,8 @@ class LatentBatch:
         terminated: (B, F) boolean.
         known: (B, F) boolean, whether reward and termination of frame i are known (not for the first frame).
         texts: Captions, None for none.
+        camera: (B, F, M), `camera[:, i]` is the camera's motion to frame i in units of the largest; row 0 is unused.
+            None where it is not known.
     """
 
     latents: Tensor
@@ -37,6 +39,7 @@ class LatentBatch:
     terminated: Tensor
     known: Tensor
     texts: list[str | None]
+    camera: Tensor | None = None
 
 
 def dynamics_loss(
@@ -213,7 +216,17 @@ def _conditions(model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, dra
     has_action[:, 0] = False
     kept = (draw.uniform(b) >= config.drop_text).tolist()
     texts = [t if k else None for t, k in zip(batch.texts, kept, strict=True)]
-    return Conditions(actions=batch.actions, has_action=has_action, text=model.encode_text(texts))
+    has_camera = None
+    if batch.camera is not None:
+        has_camera = (draw.uniform(b, 1) >= config.drop_camera).expand(b, f).clone()
+        has_camera[:, 0] = False
+    return Conditions(
+        actions=batch.actions,
+        has_action=has_action,
+        text=model.encode_text(texts),
+        camera=batch.camera,
+        has_camera=has_camera,
+    )
 
 
 def _twice(conditions: Conditions) -> Conditions:
@@ -225,6 +238,7 @@ def _twice(conditions: Conditions) -> Conditions:
         has_action=double(conditions.has_action),
         text=conditions.text,
         camera=double(conditions.camera),
+        has_camera=double(conditions.has_camera),
     )
 
 

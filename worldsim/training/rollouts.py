@@ -89,21 +89,25 @@ class HeldOutClips:
             self._batch = windows.batch(0)
 
     def dream(self, world: Checkpoint) -> Dreams:
-        """Rolls the world out on every clip, given its first frames, its true actions and its caption."""
+        """Rolls the world out on every clip, given its first frames, true actions and camera motion, and caption."""
         device = world.model.patchify.weight.device
         simulator = Simulator(replace(world, meta={}), sampling=self.sampling, device=device)
-        truth, actions = self._batch["frames"], self._batch["actions"]
+        truth = self._batch["frames"]
+        actions = None if world.action_space is None else self._batch["actions"]
+        camera = None if world.camera_range is None else self._batch.get("camera")
         known = world.model.config.text is not None
         state, _ = simulator.reset(
             frames=truth[:, : self.given],
             actions=_each(actions, lambda a: a[:, : self.given - 1]),
+            camera=_each(camera, lambda a: a[:, : self.given - 1]),
             text=[caption or None for caption in self._batch["captions"]] if known else None,
         )
         made = [truth[:, : self.given]]
         for i in range(self.steps):
             begin = self.given - 1 + i * self.stride
             now = slice(begin, begin + self.stride) if self.stride > 1 else begin
-            step = simulator.step(state, _each(actions, lambda a, now=now: a[:, now]), donate=True)
+            chosen, motion = (_each(given, lambda a, now=now: a[:, now]) for given in (actions, camera))
+            step = simulator.step(state, chosen, camera=motion, donate=True)
             state = step.state
             made.append(step.frames if self.stride > 1 else step.frames[:, None])
         return Dreams(truth=truth, dream=np.concatenate(made, axis=1), given=self.given, stride=self.stride)
@@ -116,7 +120,9 @@ def psnr(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _each(actions: Any, function: Callable[[np.ndarray], np.ndarray]) -> Any:  # noqa: ANN401 - actions of any space
-    """The function applied to each array of stacked actions."""
+    """The function applied to each array of stacked actions; None stays None."""
+    if actions is None:
+        return None
     if isinstance(actions, dict):
         return {key: _each(part, function) for key, part in actions.items()}
     if isinstance(actions, list):

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worldsim.camera import MOTION_DIM
 from worldsim.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from worldsim.errors import ActionError
+from worldsim.errors import ActionError, DatasetError
 from worldsim.spaces import action_dim
 from worldsim.tokenizer import ConvTokenizer, Tokenizer
 from worldsim.training.ahead import Ahead
@@ -76,16 +77,20 @@ def train(config: TrainConfig, *, out: str | Path, resume: bool = False, show_pr
         # The heads of a transformer that is taken over speak in its unit of reward.
         taken = start if config.start_with == "world" else None
         scale = corpus.reward_scale() if taken is None else taken.reward_scale
+        ranges = None
+        if config.model.camera_dim:
+            ranges = corpus.camera_range() if taken is None else taken.camera_range
         latents = _shared_latents(config, corpus, tokenizer, run, members)
         sources = [
-            LatentSource(d, x, config.of_dataset(i), scale)
+            LatentSource(d, x, config.of_dataset(i), scale, ranges)
             for i, (d, x) in enumerate(zip(corpus, latents, strict=True))
         ]
         examine = Evaluation(config, corpus, sources, tokenizer, run)
         model = _train_dynamics(config, sources, examine, run, members, taken, show_progress=show_progress)
         path = run.path / "checkpoint"
         if members.leads:
-            save_checkpoint(world_of(config, corpus, tokenizer, model, scale), path, card=card_of(config, corpus))
+            world = world_of(config, corpus, tokenizer, model, scale, camera_range=ranges)
+            save_checkpoint(world, path, card=card_of(config, corpus))
         members.wait()
         return path
 
@@ -94,10 +99,21 @@ def _resolved(config: TrainConfig, corpus: Corpus, start: Checkpoint | None) -> 
     """The configuration with what follows from the data and from the checkpoint to start from."""
     if start is None or config.start_with == "tokenizer":
         tokenizer = config.tokenizer if start is None else start.tokenizer.config
-        actions = action_dim(corpus.action_space) * tokenizer.temporal_stride
-        model = replace(config.model, action_dim=actions, latent_channels=tokenizer.latent_channels)
+        stride = tokenizer.temporal_stride
+        model = replace(
+            config.model,
+            action_dim=action_dim(corpus.action_space) * stride if config.actions else 0,
+            camera_dim=MOTION_DIM * stride if config.camera and corpus.has_camera else 0,
+            latent_channels=tokenizer.latent_channels,
+        )
         return replace(config, model=model, tokenizer=tokenizer)
-    if start.action_space != corpus.action_space:
+    if start.camera_range is not None and not corpus.has_camera:
+        raise DatasetError(
+            expected=f"data with the camera's motion, which {config.start} takes",
+            got=f"none in {corpus.name}",
+            remedy="Record with --camera, or train a new world.",
+        )
+    if start.action_space is not None and start.action_space != corpus.action_space:
         raise ActionError(
             expected=f"the action space of {config.start}, {start.action_space}",
             got=f"a dataset with {corpus.action_space}",

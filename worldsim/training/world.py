@@ -18,6 +18,8 @@ def world_of(
     model: VideoDiT,
     scale: float,
     evaluation: Mapping[str, float] | None = None,
+    *,
+    camera_range: tuple[float, ...] | None = None,
 ) -> Checkpoint:
     """The learned world that these networks are.
 
@@ -28,6 +30,7 @@ def world_of(
         model: The transformer.
         scale: Rewards are predicted in units of this.
         evaluation: Numbers on held-out episodes, and `step`, the update at which they were measured.
+        camera_range: The largest motions of the camera, for a transformer that takes them.
     """
     about = {"digest": corpus.digest(), "episodes": corpus.num_episodes, "frames": corpus.num_frames}
     sizes = {"frame_sizes": corpus.frame_sizes} if len(corpus) > 1 else {}
@@ -37,10 +40,11 @@ def world_of(
     return Checkpoint(
         tokenizer=tokenizer,
         model=model,
-        action_space=corpus.action_space,
+        action_space=corpus.action_space if model.config.action_dim else None,
         fps=corpus.fps,
         frame_size=corpus.frame_size,
         reward_scale=scale,
+        camera_range=camera_range,
         meta=meta,
     )
 
