@@ -186,10 +186,7 @@ def set_distance(
     rng = rng or np.random.default_rng(0)
     real, fake = _features(real, "real", minimum=4), _features(fake, "fake")
     _same_width(real, fake)
-    centre, spread = real.mean(axis=0), real.std(axis=0)
-    # A feature that never varies among real videos keeps its own unit.
-    spread = np.where(spread > 0, spread, 1.0)
-    real, fake = (real - centre) / spread, (fake - centre) / spread
+    real, fake = standardised(real, fake)
     order = rng.permutation(len(real))
     half, other = real[order[: len(real) // 2]], real[order[len(real) // 2 :]]
 
@@ -211,6 +208,14 @@ def set_distance(
         n_real=len(real),
         n_fake=len(fake),
     )
+
+
+def standardised(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sets of features (n, D), (m, D), centred and scaled by the real set's mean and standard deviation."""
+    centre, spread = real.mean(axis=0), real.std(axis=0)
+    # A feature that never varies among real videos keeps its own unit.
+    spread = np.where(spread > 0, spread, 1.0)
+    return (real - centre) / spread, (fake - centre) / spread
 
 
 def _features(values: np.ndarray, name: str, *, minimum: int = 2) -> np.ndarray:

@@ -11,11 +11,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from eval import Suite
+from eval.batch import run_ordered
 from eval.cards import CARDS_DIR, Card, disagreements, load_card
 from eval.judging import Requirements, make_card, save_card
 from eval.score import Evaluator
+from eval.sets import SET_EVALUATORS
 from eval.validity import Case, Trial, measure
-from worldsim.cli import planted, planted_picture, planted_room
+from worldsim.cli import planted, planted_picture, planted_room, planted_sets
 from worldsim.cli.options import Many, flat
 from worldsim.cli.planted import FIRST_HELD_OUT_SEED
 from worldsim.errors import ConfigError
@@ -34,7 +36,8 @@ class Options:
 
     Attributes:
         world: Bounce validates the physics evaluators, Room the geometry evaluators; "quality" and "fidelity" the
-            measures of the picture, each on cases of its own.
+            measures of the picture, each on cases of its own; "sets" the distances between sets of videos, each pair of
+            sets counting as one pair.
         evaluators: Only these, separated by commas; all of the world's suite by default.
         pairs: Seeds of each violation; 30 or more for cards that count.
         lawful: Lawful clips for the rate of false alarms.
@@ -48,7 +51,7 @@ class Options:
             2 if a card is of other code or contradicts what is measured. A few pairs suffice.
     """
 
-    world: Literal["bounce", "room", "quality", "fidelity"] = "bounce"
+    world: Literal["bounce", "room", "quality", "fidelity", "sets"] = "bounce"
     evaluators: str = ""
     pairs: int = 30
     lawful: int = 200
@@ -64,6 +67,9 @@ class Options:
 def run(options: Options) -> None:
     """Measures, prints a table, writes the cards."""
     console = Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
+    if options.world == "sets":
+        _finish(options, _set_cards(options), console)
+        return
     named = options.evaluators.split(",") if options.evaluators else SUITES.get(options.world, options.world)
     judged, baselines = Suite.of(named).evaluators, BASELINES
     if options.world in PICTURE:
@@ -82,13 +88,31 @@ def run(options: Options) -> None:
         )
         for e in judged
     ]
-    console.print(_table(cards, requirements))
+    _finish(options, cards, console)
+
+
+def _finish(options: Options, cards: list[tuple[Evaluator, Card]], console: Console) -> None:
+    """Shows the cards, then writes them or compares them with those that ship."""
+    console.print(_table(cards))
     if options.check:
         _compare(cards)
         return
     for _, card in cards:
         save_card(card, options.out)
     console.print(f"{len(cards)} cards in {options.out}, {sum(c.passed for _, c in cards)} pass")
+
+
+def _set_cards(options: Options) -> list[tuple[Evaluator, Card]]:
+    """Cards of the distances between sets; one pair of sets counts as one pair."""
+    planned = planted_sets.groups(pairs=options.pairs, size=options.size, first_seed=options.first_seed)
+    trials = [t for found in run_ordered(planted_sets.trials, planned, options.workers) for t in found]
+    requirements = Requirements(pairs=min(Requirements.pairs, options.pairs))
+    chosen = options.evaluators.split(",") if options.evaluators else list(SET_EVALUATORS)
+    return [
+        (e, make_card(e, trials, mode=e.name, requirements=requirements, parity=planted_sets.PARITY))
+        for e in SET_EVALUATORS.values()
+        if e.name in chosen
+    ]
 
 
 def _measure(options: Options, suite: Suite, console: Console) -> list[Trial]:
@@ -151,7 +175,8 @@ def _compare(cards: list[tuple[Evaluator, Card]]) -> None:
         )
 
 
-def _table(cards: list[tuple[Evaluator, Card]], requirements: Requirements) -> Table:
+def _table(cards: list[tuple[Evaluator, Card]]) -> Table:
+    requirements = Requirements()
     table = Table(title=f"Validity at severity {requirements.severity:g}")
     for column in ("evaluator", "card", "false alarms", "claim", "AUROC [95 %]", "detected", "why not"):
         table.add_column(column)
