@@ -90,7 +90,9 @@ def evidence_plot(scores: Sequence[Score], num_frames: int) -> str | None:
         for i in bad:
             ax.axvline(i, color=_hex(MARKED_RGB), alpha=0.25, lw=1.5)
         ax.plot(bad, values[bad], "o", color=_hex(MARKED_RGB), ms=4)
-        ax.set_title(f"{found.name} / {found.unit}", loc="left", fontsize=9, fontweight="bold")
+        ax.set_title(
+            found.name + ("" if found.unit == "1" else f" / {found.unit}"), loc="left", fontsize=9, fontweight="bold"
+        )
         ax.set_xlim(-0.5, num_frames - 0.5)
         ax.locator_params(axis="y", nbins=4)
     for ax in axes[max(0, len(shown) - 3) : len(shown)]:
@@ -122,6 +124,33 @@ def interval_plot(panels: Mapping[str, Mapping[str, np.ndarray]], *, across: str
         ax.set_xlabel(across)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+    return _svg(figure)
+
+
+def forgetting_plot(
+    away_frames: Sequence[float], share: Sequence[float], reference_share: Sequence[float] | None = None
+) -> str:
+    """What is kept of a place (1 all of it, 0 no more than another place) by frames that the camera looked away.
+
+    Args:
+        away_frames: (L,) increasing.
+        share: (L,), see `eval.geometry.memory.forgetting_curve`.
+        reference_share: (L,) of the true video, or None.
+
+    Returns:
+        SVG.
+    """
+    figure, (ax,) = _figure(1, columns=1, height=2.0)
+    ax.plot(away_frames, share, color=_hex(SERIES_RGB[0]), lw=1.5, marker="o", ms=4, label="this video")
+    if reference_share is not None:
+        colour = _hex(SERIES_RGB[1])
+        ax.plot(away_frames, reference_share, color=colour, lw=1.5, marker="o", ms=4, label="the true video")
+    for level in (0.0, 1.0):
+        ax.axhline(level, color=_TEXT, lw=0.6, ls=":")
+    ax.set_ylim(min(0.0, *share, *(reference_share or ())) - 0.05, 1.05)
+    ax.set_title("share of a place that is kept", loc="left", fontsize=9, fontweight="bold")
+    ax.set_xlabel("frames looked away")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     return _svg(figure)
 
 

@@ -14,13 +14,14 @@ from eval.geometry.sfm import reconstruct
 from eval.geometry.unknown import pairs_at, working_frames
 from eval.physics.tracks import track
 from eval.pictures import beside, enlarged, tracks_picture
-from eval.plots import evidence_plot
+from eval.plots import evidence_plot, forgetting_plot
 from eval.report import Block, Facts, Note, Picture, Plot, Scores, Section, Videos
 from eval.score import EVALUATORS, Score, Unmeasurable
 from eval.suite import Report, is_validated, load_evaluators
 from eval.tables import show_frames
 
 HEAT_PX = 256
+CLOUD_FRAMES = 12
 LACKING = "for want of what the clip does not come with (camera, depth, masks, a reference, a network)"
 
 
@@ -69,12 +70,15 @@ def _verdict(scores: list[Score]) -> str:
     without = "; ".join(f"{count} {reason}" for reason, count in reasons.items())
     if not given:
         return f"Nothing could be tested. {without}."
-    trusted = [s.name for s in given if is_validated(s)]
-    broke = [f"{s.name} at frames {show_frames(s.offending)}" for s in given if s.offending]
+    trusted = {s.name for s in given if is_validated(s)}
+    broke = {s.name: f"{s.name} at frames {show_frames(s.offending)}" for s in given if s.offending}
+    sure = "; ".join(text for name, text in broke.items() if name in trusted)
+    unsure = "; ".join(text for name, text in broke.items() if name not in trusted)
     parts = [
         f"{len(given)} of {len(scores)} measures have a value",
-        f"with a passing card: {', '.join(trusted) or 'none of them'}",
-        *([f"broken: {'; '.join(broke)}"] if broke else []),
+        f"with a passing card: {', '.join(sorted(trusted)) or 'none of them'}",
+        *([f"broken: {sure}"] if sure else []),
+        *([f"named by measures without a passing card: {unsure}"] if unsure else []),
         *([f"without a value: {without}"] if without else []),
     ]
     return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
@@ -138,12 +142,8 @@ def forgetting_block(report: Report) -> list[Block]:
         return []
     away, share = found.details["curve_away_frames"], found.details["curve_share"]
     true = found.details.get("curve_reference_share")
-    caption = (
-        "Share of a place that is the same when the camera looks again: 1 all of it, 0 no more than another place."
-    )
-    if true is not None:
-        caption += " Blue this video, orange the true one."
-    return [Picture(image=pictures.forgetting_curve(away, share, true), caption=caption)]
+    caption = "What is the same when the camera looks at a place again: 1 all of it, 0 no more than another place."
+    return [Plot(svg=forgetting_plot(away, share, true), caption=caption)]
 
 
 def matches_block(clip: Clip, report: Report) -> list[Block]:
@@ -172,10 +172,10 @@ def matches_block(clip: Clip, report: Report) -> list[Block]:
 
 
 def cloud_block(clip: Clip, report: Report) -> list[Block]:
-    """The model that structure from motion builds, from above, where it was measured."""
+    """The scene and the cameras from above: as structure from motion builds them, or as depth and pose tell them."""
     found = report.scores.get("sfm")
     if found is None or not found.value:
-        return []
+        return _told_cloud(clip, report)
     chosen = spread(len(clip), int(str(EVALUATORS["sfm"].config()["max_frames"])))
     try:
         model = reconstruct(working_frames(clip)[chosen])
@@ -186,3 +186,17 @@ def cloud_block(clip: Clip, report: Report) -> list[Block]:
         f"{len(chosen)} cameras (blue)."
     )
     return [Picture(image=pictures.reconstruction(model), caption=caption)]
+
+
+def _told_cloud(clip: Clip, report: Report) -> list[Block]:
+    found = report.scores.get("residual_flow")
+    if found is None or found.value is None:
+        return []
+    chosen = spread(len(clip), CLOUD_FRAMES)
+    poses, K = clip.truth["world_from_camera"], views(clip)[1]
+    image = pictures.depth_cloud(clip.frames[chosen], clip.truth["depth_m"][chosen], poses[chosen], K)
+    caption = (
+        f"The pixels of {len(chosen)} frames where the commanded camera and depth put them, from above, with the "
+        "cameras (blue); where frames disagree about a place, colours mix."
+    )
+    return [Picture(image=image, caption=caption)]

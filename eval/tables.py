@@ -251,7 +251,7 @@ def _why_not(found: Score | Failure | None) -> tuple[str, str]:
 
 def _summary(name: str) -> str:
     known = EVALUATORS.get(name) or load_evaluators().get(name)
-    return known.summary if known else ""
+    return known.summary.replace("`", "") if known else ""
 
 
 def _suite(name: str) -> str:

@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 
 from eval.geometry.known_depth import PairCheck
+from eval.geometry.pose import unproject
 from eval.geometry.sfm import Reconstruction
 
-_INK, _GRID = (40, 40, 40), (215, 215, 215)
-_SERIES = ((38, 102, 178), (200, 90, 30))
+_INK = (40, 40, 40)
+_CAMERA = (38, 102, 178)
 
 
 def epipolar_lines(
@@ -102,11 +103,11 @@ def sparse_cloud(
     for at, colour in zip(place(flat), colours.tolist(), strict=True):
         if (np.abs(at) < 4 * side).all():
             cv2.circle(picture, _pixel(at), 1, colour, -1, cv2.LINE_AA)
-    cv2.polylines(picture, [place(centres).round().astype(np.int32)], isClosed=False, color=_SERIES[0], thickness=1)
+    cv2.polylines(picture, [place(centres).round().astype(np.int32)], isClosed=False, color=_CAMERA, thickness=1)
     for camera, at in zip(cameras, place(centres), strict=True):
         for edge in (-0.5, 0.5):
             ray = (camera[:3, 2] + edge * camera[:3, 0]) @ plan.T
-            cv2.line(picture, _pixel(at), _pixel(at + 0.06 * side * ray), _SERIES[0], 1, cv2.LINE_AA)
+            cv2.line(picture, _pixel(at), _pixel(at + 0.06 * side * ray), _CAMERA, 1, cv2.LINE_AA)
     return picture
 
 
@@ -115,41 +116,35 @@ def reconstruction(model: Reconstruction, *, side: int = 480) -> np.ndarray:
     return sparse_cloud(model.points, model.colours, model.world_from_camera, side=side)
 
 
-def forgetting_curve(
-    away_frames: list[float], share: list[float], reference_share: list[float] | None = None, *, side: int = 320
+def depth_cloud(
+    frames: np.ndarray, depth_m: np.ndarray, world_from_camera: np.ndarray, K: np.ndarray, *, side: int = 480
 ) -> np.ndarray:
-    """What is kept of a place (0 chance, 1 all) by frames looked away; blue the video, orange the true world.
+    """`sparse_cloud` of what known depth and cameras say: where frames disagree, colours mix.
+
+    What lies above the cameras (a ceiling) is left out; what lies higher is drawn over what lies lower.
 
     Args:
-        away_frames: (L,) increasing.
-        share: (L,), see `eval.geometry.memory.forgetting_curve`.
-        reference_share: (L,) of the true video, or None.
-        side: Height of the picture; the width is one and a half times as much.
+        frames: uint8 (T, H, W, 3).
+        depth_m: (T, H, W), along the optical axis.
+        world_from_camera: (T, 4, 4).
+        K: (3, 3) in pixels.
+        side: Height and width of the picture.
     """
-    width, left, bottom, top = side * 3 // 2, 52, side - 40, 16
-    picture = np.full((side, width, 3), 255, np.uint8)
-    right = width - 16
-    lowest = min(0.0, *share, *(reference_share or [0.0]))
-    first, last = min(away_frames), max(away_frames)
-
-    def place(x: float, y: float) -> np.ndarray:
-        along = (x - first) / (last - first) if last > first else 0.5
-        return np.array([left + along * (right - left), bottom - (y - lowest) / (1.0 - lowest) * (bottom - top)])
-
-    for level in (0.0, 0.25, 0.5, 0.75, 1.0):
-        y = place(first, level)[1]
-        cv2.line(picture, (left, round(y)), (right, round(y)), _GRID, 1)
-        _text(picture, f"{level:.2f}", (8, round(y) + 4))
-    for x in sorted({first, last}):
-        _text(picture, f"{x:g}", (round(place(x, 0)[0]) - 6, bottom + 16))
-    _text(picture, "frames looked away", (left, side - 8))
-    for series, colour in ((reference_share, _SERIES[1]), (share, _SERIES[0])):
-        if series is not None:
-            path = np.array([place(x, y) for x, y in zip(away_frames, series, strict=True)])
-            cv2.polylines(picture, [path.round().astype(np.int32)], isClosed=False, color=colour, thickness=2)
-            for at in path:
-                cv2.circle(picture, _pixel(at), 3, colour, -1, cv2.LINE_AA)
-    return picture
+    stride = max(1, min(depth_m.shape[1:]) // 48)
+    thin = (slice(stride // 2, None, stride),) * 2
+    points, colours = [], []
+    for frame, depth, pose in zip(frames, depth_m, world_from_camera, strict=True):
+        known = np.isfinite(depth) & (depth > 0)
+        rays = unproject(np.where(known, depth, 1.0), K).T.reshape(*depth.shape, 3)
+        kept = known[thin]
+        points.append(rays[thin][kept] @ pose[:3, :3].T + pose[:3, 3])
+        colours.append(frame[thin][kept])
+    cloud = np.concatenate(points)
+    fall = cloud @ world_from_camera[:, :3, 1].mean(axis=0)
+    eye = float((world_from_camera[:, :3, 3] @ world_from_camera[:, :3, 1].mean(axis=0)).mean())
+    order = np.argsort(-fall)
+    order = order[fall[order] > eye]
+    return sparse_cloud(cloud[order], np.concatenate(colours)[order], world_from_camera, side=side)
 
 
 def _line_ends(line: np.ndarray, width: float, height: float) -> tuple[np.ndarray, np.ndarray] | None:

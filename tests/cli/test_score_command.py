@@ -2,13 +2,17 @@
 
 import json
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
+import envs  # noqa: F401 - registers the worlds
+from envs.room.policies import follow_path
 from eval import Clip, score
 from eval.fidelity import psnr
 from worldsim.cli import main
 from worldsim.cli.clips import Reader, find_videos
+from worldsim.data import record
 from worldsim.errors import ConfigError, VideoError
 from worldsim.video import write_video
 
@@ -158,7 +162,7 @@ def test_a_second_run_replaces_its_own_files_only(video, tmp_path):
 def test_kinds_of_video_are_held_against_each_other(tmp_path, capsys):
     rng = np.random.default_rng(0)
     for k in range(2):
-        write_video(tmp_path / "calm" / f"{k}.npz", moving_square(step=1 + k), 10)
+        write_video(tmp_path / "calm" / f"{k}.mp4", moving_square(step=1 + k), 10)
         blinking = np.clip(
             moving_square(step=1 + k).astype(int) + 12 * (np.arange(12) % 2)[:, None, None, None], 0, 255
         )
@@ -173,10 +177,33 @@ def test_kinds_of_video_are_held_against_each_other(tmp_path, capsys):
     assert main(["score", "--compare", *kinds, "--suite", "flicker", "--out", str(out)]) == 0
     (found,) = scores(out)["orderings"]
     each = {r["clip"]: r["scores"]["flicker"]["value"] for r in scores(out)["results"]}
-    assert found["values"]["calm"] == [each["0.npz"], each["1.npz"]]
+    assert found["values"]["calm"] == [each["0.mp4"], each["1.mp4"]]
     assert found["values"]["blinking"] == [each["blinking0.npz"], each["blinking1.npz"]]
     assert found["preferences"]["blinking"] == {"better": 4.0, "pairs": 4}
     assert "4 of 4" in capsys.readouterr().out
     html = (out / "report.html").read_text()
     for wanted in ("calm against blinking, noise", "calm better than blinking", "4 of 4"):
         assert wanted in html
+
+
+def test_episodes_of_a_dataset_bring_their_truth(tmp_path, capsys):
+    env = gym.make("envs:Room-v0", size=(32, 48), camera_path="orbit")
+    dataset = record(env, follow_path, episodes=2, seed=3, path=tmp_path / "room", max_steps=7, progress=False)
+    clip = Reader(max_frames=5)(tmp_path / "room" / "episode-000001")
+    episode = dataset.episode(1)
+    assert np.array_equal(clip.frames, episode.frames[:5])
+    assert np.array_equal(clip.actions, episode.actions[:4])
+    assert (clip.text, clip.fps) == (episode.caption, episode.fps)
+    assert set(clip.truth) == set(episode.truth)
+    assert np.array_equal(clip.truth["depth_m"], episode.truth["depth_m"][:5])
+    assert clip.name == "room, episode-000001 (only the first 5 frames)"
+    out = tmp_path / "out"
+    assert main(["score", str(tmp_path / "room"), "--suite", "camera_following", "--out", str(out)]) == 0
+    assert [r["scores"]["camera_following"]["status"] for r in scores(out)["results"]] == ["ok", "ok"]
+    # One of them by name; nothing is shrunk whose truth is in pixels; what there is not is named.
+    one = str(tmp_path / "room" / "episode-000000")
+    assert main(["score", one, "--suite", "flicker", "--out", str(out)]) == 0
+    assert len(scores(out)["results"]) == 1
+    assert main(["score", one, "--max-side", "40", "--suite", "flicker", "--out", str(out)]) == 2
+    assert "truth in pixels is not shrunk" in capsys.readouterr().err
+    assert main(["score", str(tmp_path / "room" / "episode-000002"), "--out", str(out)]) == 2

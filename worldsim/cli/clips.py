@@ -1,5 +1,6 @@
-"""Videos of any source as clips to score: found in folders, read within limits that the clip's name states."""
+"""Videos and recorded episodes as clips to score: found in folders, read within limits that the clip's name states."""
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,13 +10,18 @@ import cv2
 import numpy as np
 
 from eval import Clip
+from worldsim.data import Dataset
 from worldsim.errors import ConfigError, VideoError
 from worldsim.video import CONTAINER_SUFFIXES, IMAGE_SUFFIXES, VariableFrameRateWarning, read_video
+
+EPISODE = "episode-{:06d}"
+"""Below a dataset's path, names one of its episodes for `Reader`; there is no such file."""
+_EPISODE = re.compile(r"episode-(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """Reads a video as a clip; picklable.
+    """Reads a video, or an episode of a dataset with its truth, as a clip; picklable.
 
     Attributes:
         fps: Frames per second, in place of what the file states; None takes the file's.
@@ -43,12 +49,47 @@ class Reader:
         Raises:
             VideoError: If the video, or the reference, cannot be read.
             ClipError: If the reference has another length or size.
+            DatasetError: If the dataset is damaged.
+            ConfigError: If an episode would have to be shrunk: its truth in pixels would no longer fit.
         """
+        if _is_episode(path):
+            return self._episode(path)
         notes: list[str] = []
         frames, fps = self._read(path, notes)
         name = path.name + (f" ({'; '.join(notes)})" if notes else "")
         reference = None if self.reference is None else _reference(self.reference, *self._read(self.reference, []))
         return Clip(frames=frames, fps=fps, name=name, reference=reference)
+
+    def _episode(self, path: Path) -> Clip:
+        dataset = Dataset.open(path.parent)
+        index = int(path.name.rpartition("-")[2])
+        if index >= len(dataset):
+            raise VideoError(
+                expected=f"one of the {len(dataset)} episodes of {path.parent}",
+                got=path.name,
+                remedy=f"They are counted from {EPISODE.format(0)}.",
+            )
+        episode = dataset.episode(index)
+        height, width = episode.frames.shape[1:3]
+        if max(height, width) > self.max_side:
+            raise ConfigError(
+                expected=f"a dataset of at most {self.max_side} px: truth in pixels is not shrunk",
+                got=f"{height}×{width}",
+                remedy=f"Use --max-side {max(height, width)}.",
+            )
+        count = min(self.max_frames, len(episode.frames))
+        notes = [f"only the first {count} frames"] if count < len(episode.frames) else []
+        notes += [] if self.fps is None else [f"taken as {self.fps:g} frames/s"]
+        return Clip(
+            frames=episode.frames[:count],
+            fps=self.fps or episode.fps,
+            # Actions of Dict and Tuple spaces are no array; no evaluator takes them.
+            actions=episode.actions[: count - 1] if isinstance(episode.actions, np.ndarray) else None,
+            text=episode.caption,
+            truth={key: value[:count] for key, value in episode.truth.items()},
+            reference=None if self.reference is None else _reference(self.reference, *self._read(self.reference, [])),
+            name=f"{path.parent.name}, {path.name}" + (f" ({'; '.join(notes)})" if notes else ""),
+        )
 
     def _read(self, path: Path, notes: list[str]) -> tuple[np.ndarray, float]:
         sizes: list[tuple[int, int]] = []
@@ -80,7 +121,10 @@ class Reader:
 def find_videos(paths: Sequence[Path]) -> list[Path]:
     """Files as they are; of a folder its videos by name, or the folder itself if it holds images only.
 
+    Of a dataset its episodes, as paths that `Reader` takes.
+
     Raises:
+        DatasetError: If a dataset is damaged or still being written.
         VideoError: If nothing is given, a path does not exist, or a folder holds neither videos nor images.
     """
     found = [video for path in paths for video in _within(path)]
@@ -90,16 +134,27 @@ def find_videos(paths: Sequence[Path]) -> list[Path]:
 
 
 def _within(path: Path) -> Iterator[Path]:
-    if not path.exists():
+    if not path.exists() and not _is_episode(path):
         raise VideoError(expected="a video or a folder of videos", got=f"no such path: {path}", remedy="Check it.")
     if not path.is_dir():
         yield path
+        return
+    if _is_dataset(path):
+        yield from (path / EPISODE.format(i) for i in range(len(Dataset.open(path))))
         return
     files = sorted(path.iterdir())
     videos = [f for f in files if f.suffix.lower() in CONTAINER_SUFFIXES]
     if not videos and not any(f.suffix.lower() in IMAGE_SUFFIXES for f in files):
         raise VideoError(expected="videos or images in the folder", got=f"neither in {path}", remedy="Check the path.")
     yield from videos or [path]
+
+
+def _is_dataset(path: Path) -> bool:
+    return (path / "zarr.json").exists()
+
+
+def _is_episode(path: Path) -> bool:
+    return _EPISODE.fullmatch(path.name) is not None and _is_dataset(path.parent) and not path.exists()
 
 
 def _reference(path: Path, frames: np.ndarray, fps: float) -> Clip:

@@ -37,8 +37,9 @@ class Options:
     """What to grade.
 
     Attributes:
-        videos: Video files, folders of videos, or folders of images; mp4, webm, mkv, avi, gif, npz, png. With the suite
-            plausibility, control or phyworld, a checkpoint: shipped name or directory.
+        videos: Video files, folders of videos, or folders of images; mp4, webm, mkv, avi, gif, npz, png. Or recorded
+            datasets, whose truth (masks, camera, depth) is used. With the suite plausibility, control or phyworld, a
+            checkpoint: shipped name or directory.
         compare: In place of videos, kinds of them to hold against each other: LABEL=PATH[,PATH...], the first against
             each of the others. For example `--compare real=filmed/ generated=a.mp4,b.mp4`.
         suite: Suites or evaluators, separated by commas: physics, geometry, fidelity, quality, all; of a checkpoint,

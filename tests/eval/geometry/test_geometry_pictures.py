@@ -56,13 +56,21 @@ def test_cloud_draws_points_and_cameras(walk):
     assert not (empty == (38, 102, 178)).all(axis=2).any()
 
 
-def test_forgetting_curve_falls():
-    picture = pictures.forgetting_curve([8, 12, 20], [0.9, 0.5, 0.1], [0.95, 0.95, 0.9])
-    blue = np.argwhere((picture == (38, 102, 178)).all(axis=2))
+def test_depth_puts_every_pixel_where_the_room_is(walk):
+    seen, K = views(walk)
+    truth = walk.truth
+    picture = pictures.depth_cloud(walk.frames, truth["depth_m"], truth["world_from_camera"], K)
     assert is_picture(picture)
-    left, right = blue[blue[:, 1] < blue[:, 1].mean()], blue[blue[:, 1] >= blue[:, 1].mean()]
-    assert left[:, 0].mean() < right[:, 0].mean()
-    assert is_picture(pictures.forgetting_curve([9], [0.4]))
+    drawn = (picture != 255).any(axis=2).mean()
+    # A picture of another depth is another place: nothing of it is taken from the frames alone.
+    other = pictures.depth_cloud(walk.frames, 2.0 * truth["depth_m"], truth["world_from_camera"], K)
+    assert drawn > 0.1
+    assert not np.array_equal(picture, other)
+    blind = pictures.depth_cloud(walk.frames, np.full_like(truth["depth_m"], np.nan), truth["world_from_camera"], K)
+    assert (blind == (38, 102, 178)).all(axis=2).any()
+    colours = {tuple(c) for c in blind.reshape(-1, 3)[::7]}
+    assert len(colours) < len({tuple(c) for c in picture.reshape(-1, 3)[::7]})
+    assert len(seen) == len(walk)
 
 
 def test_report_shows_heat_where_flow_was_measured(walk):
@@ -79,5 +87,9 @@ def test_report_shows_heat_where_flow_was_measured(walk):
 def test_report_shows_what_is_forgotten():
     found = SimpleNamespace(value=0.5, details={"curve_away_frames": [8.0, 20.0], "curve_share": [0.9, 0.1]})
     (block,) = forgetting_block(SimpleNamespace(scores={"revisit": found}))
-    assert is_picture(block.image)
+    assert "this video" in block.svg
+    assert "the true video" not in block.svg
+    found.details["curve_reference_share"] = [0.95, 0.9]
+    (block,) = forgetting_block(SimpleNamespace(scores={"revisit": found}))
+    assert "the true video" in block.svg
     assert forgetting_block(SimpleNamespace(scores={})) == []
