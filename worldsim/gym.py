@@ -11,23 +11,26 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from worldsim.errors import ActionError, ConfigError, StateError, UnknownNameError
+from worldsim.errors import ConfigError, StateError, UnknownNameError
+from worldsim.gym_actions import ActionFormat, rows_of
 from worldsim.simulator import Sampling, Simulator, load
-from worldsim.spaces import stack_actions
 from worldsim.state import State
 
-_OPTIONS = ("text", "frames", "actions", "state")
+_OPTIONS = ("text", "frames", "actions", "camera", "state")
 _MAX_SEED = 2**31
 
 
 class SimulatorEnv(gym.Env[np.ndarray, Any]):
     """One learned world, stepped.
 
-    Observations are frames (H, W, 3) uint8. The action space is that of the recorded world; one without actions takes
-    0. With temporal stride 4 an action is held for four frames, of which the last is observed.
+    Observations are frames (H, W, 3) uint8. The action space is that of the recorded world; of one that takes the
+    camera's motion, a Dict of `action` and `camera`, or the motion alone where there are no actions; a world with
+    neither takes 0. Motions (`worldsim.camera`) are bounded by the largest ones in training. With temporal stride 4 an
+    action is held for four frames, of which the last is observed; all four are in `info["frames"]`.
 
-    `reset(seed, options)` takes `text`, `frames` (T, H, W, 3) and the `actions` between them, or a `state` of the
-    simulator; without frames the first frame is generated. `info` holds `caption` (the text) and `frame` (seen so far).
+    `reset(seed, options)` takes `text`, `frames` (T, H, W, 3) with the `actions` and motions (`camera`) between them,
+    or a `state` of the simulator; without frames the first frame is generated. `info` holds `caption` (the text) and
+    `frame` (latent frames seen so far).
 
     Args:
         checkpoint: Shipped name or directory, or a `Simulator`.
@@ -36,10 +39,13 @@ class SimulatorEnv(gym.Env[np.ndarray, Any]):
         sampling: How frames are denoised; the checkpoint's own by default.
         device: Where to run.
         render_mode: "rgb_array", or None.
+        camera: Whether agents move the camera; by default where the world takes its motion.
+        hold: With temporal stride 4: False makes an action of four, stacked, one for each frame.
 
     Raises:
         UnknownNameError: If there is no such checkpoint.
         CheckpointError: If it is damaged.
+        ConfigError: If the camera of a world that takes no motion is to be moved.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - Gymnasium's form
@@ -53,13 +59,16 @@ class SimulatorEnv(gym.Env[np.ndarray, Any]):
         sampling: Sampling | None = None,
         device: str = "cpu",
         render_mode: str | None = None,
+        camera: bool | None = None,
+        hold: bool = True,
     ) -> None:
         self.simulator = _simulator(checkpoint, sampling, device)
         self.text, self.frame_size = text, frame_size or self.simulator.frame_size
         self.render_mode = render_mode
         self.metadata = self.metadata | {"render_fps": self.simulator.fps / self.simulator.actions_per_step}
         self.observation_space = _frames_space(self.frame_size)
-        self.action_space = self.simulator.action_space or spaces.Discrete(1)
+        self._actions = ActionFormat(self.simulator, camera=camera, hold=hold)
+        self.action_space = self._actions.space
         self._state: State | None = None
         self._frame: np.ndarray | None = None
 
@@ -99,12 +108,14 @@ class SimulatorEnv(gym.Env[np.ndarray, Any]):
             StateError: Before the first reset.
             ActionError: If the action is not in the action space.
         """
-        actions = _model_actions(self.simulator, self.action_space, [action])
+        actions, motions = self._actions.of_step([action])
         # The caller may hold on to `state`, so its memory is not reused.
-        step = self.simulator.step(self.state, actions)
-        self._state = step.state
-        self._frame = np.asarray(step.frames[0] if self.simulator.actions_per_step == 1 else step.frames[0, -1])
-        return self._frame, float(step.rewards[0]), bool(step.terminated[0]), False, self._info()
+        step = self.simulator.step(self.state, actions, camera=motions)
+        self._state, info = step.state, {}
+        if self.simulator.actions_per_step > 1:
+            info["frames"] = step.frames[0]
+        self._frame = np.asarray(step.frames[0, -1] if info else step.frames[0])
+        return self._frame, float(step.rewards[0]), bool(step.terminated[0]), False, info | self._info()
 
     def render(self) -> np.ndarray | None:
         """The latest frame in mode "rgb_array"."""
@@ -118,7 +129,8 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     """Many learned worlds in one batch; environment k equals a `SimulatorEnv` seeded with `seed + k`.
 
     Options of `reset` are as there, for all environments or as a list of one each (`text`), with a leading axis
-    (`frames`, `actions`), or a state of `num_envs` environments. `reset_mask`, (num_envs,) boolean, resets some only.
+    (`frames`, `actions`, `camera`), or a state of `num_envs` environments. `reset_mask`, (num_envs,) boolean, resets
+    some only.
 
     Args:
         num_envs: How many.
@@ -130,6 +142,8 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         render_mode: "rgb_array", or None.
         max_episode_steps: Truncates episodes; None for no end.
         autoreset_mode: What happens when an episode ends: `NEXT_STEP`, `SAME_STEP` or `DISABLED` (Gymnasium 1.1).
+        camera: As in `SimulatorEnv`.
+        hold: As in `SimulatorEnv`.
 
     Raises:
         UnknownNameError: If there is no such checkpoint.
@@ -148,6 +162,8 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        camera: bool | None = None,
+        hold: bool = True,
     ) -> None:
         if num_envs < 1 or (max_episode_steps is not None and max_episode_steps < 1):
             got = f"num_envs {num_envs}, max_episode_steps {max_episode_steps}"
@@ -163,7 +179,8 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             "autoreset_mode": self.autoreset_mode,
         }
         self.single_observation_space = _frames_space(self.frame_size)
-        self.single_action_space = self.simulator.action_space or spaces.Discrete(1)
+        self._actions = ActionFormat(self.simulator, camera=camera, hold=hold)
+        self.single_action_space = self._actions.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs: list[np.random.Generator] = [seeding.np_random(None)[0] for _ in range(num_envs)]
@@ -217,10 +234,13 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
                 got=f"a step with {np.flatnonzero(restarting).tolist()} ended",
                 remedy='Call reset(options={"reset_mask": terminated | truncated}).',
             )
-        split = _split_actions(self.single_action_space, actions, self.num_envs)
-        step = self.simulator.step(self.state, _model_actions(self.simulator, self.single_action_space, split))
+        chosen, motions = self._actions.of_step(self._actions.split(actions, self.num_envs))
+        step = self.simulator.step(self.state, chosen, camera=motions)
         self._state = step.state
-        self._frames = np.array(step.frames if self.simulator.actions_per_step == 1 else step.frames[:, -1])
+        infos: dict[str, Any] = {}
+        if self.simulator.actions_per_step > 1:
+            infos |= {"frames": step.frames, "_frames": ~restarting}
+        self._frames = np.array(step.frames[:, -1] if infos else step.frames)
         self._steps += 1
         rewards, terminated = step.rewards.astype(np.float64), step.terminated.copy()
         limit = self.max_episode_steps
@@ -229,10 +249,9 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             # The step of an ended environment is its reset: its action is ignored.
             rewards[restarting], terminated[restarting], truncated[restarting] = 0.0, False, False
             self._begin(np.flatnonzero(restarting), {})
-        infos: dict[str, Any] = {}
         self._ended = terminated | truncated
         if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
-            infos = self._final_infos(self._ended)
+            infos |= self._final_infos(self._ended)
             self._begin(np.flatnonzero(self._ended), {})
         return self._frames.copy(), rewards, terminated, truncated, infos | self._infos()
 
@@ -251,7 +270,8 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         for row in rows:
             self._captions[row] = texts[row]
         seeds = [int(self._rngs[row].integers(_MAX_SEED)) for row in rows]
-        some = {k: _rows_of(v, rows, self.num_envs) for k, v in options.items() if k != "text"}
+        space = self.simulator.action_space
+        some = {k: rows_of(k, v, rows, self.num_envs, space) for k, v in options.items() if k != "text"}
         state, frames = _start(self.simulator, some, [texts[r] for r in rows], seeds, self.frame_size)
         everyone = len(rows) == self.num_envs
         self._state = state if everyone else self.state.scatter(rows.tolist(), state)
@@ -301,7 +321,15 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
 
 def _simulator(checkpoint: str | Path | Simulator, sampling: Sampling | None, device: str) -> Simulator:
     if isinstance(checkpoint, Simulator):
-        return checkpoint if sampling is None else Simulator(checkpoint.checkpoint, sampling=sampling, device=device)
+        if sampling is None:
+            return checkpoint
+        return Simulator(
+            checkpoint.checkpoint,
+            sampling=sampling,
+            device=device,
+            precision=checkpoint.precision,
+            compiled=checkpoint.compiled,
+        )
     return load(checkpoint, sampling=sampling, device=device)
 
 
@@ -329,6 +357,7 @@ def _start(
         return simulator.reset(
             frames=options.get("frames"),
             actions=options.get("actions"),
+            camera=options.get("camera"),
             text=texts,
             seed=seeds,
             num_envs=len(seeds),
@@ -339,49 +368,6 @@ def _start(
             expected=f"a state of {len(seeds)} environments", got=state.num_envs, remedy="Use state.take([...])."
         )
     return state, simulator.observe(state)
-
-
-def _model_actions(simulator: Simulator, space: spaces.Space, actions: list[Any]) -> Any:  # noqa: ANN401 - any space
-    """Single actions, one an environment, as the simulator takes them."""
-    for action in actions:
-        if not space.contains(action):
-            raise ActionError(expected=f"an action in {space}", got=action, remedy="Look at env.action_space.")
-    if simulator.action_space is None:
-        return None
-    stacked = stack_actions(space, actions)
-    stride = simulator.actions_per_step
-    return stacked if stride == 1 else _held(stacked, stride)
-
-
-def _held(actions: Any, stride: int) -> Any:  # noqa: ANN401 - any space
-    if isinstance(actions, dict):
-        return {k: _held(v, stride) for k, v in actions.items()}
-    if isinstance(actions, list):
-        return [_held(v, stride) for v in actions]
-    return np.repeat(actions[:, None], stride, axis=1)
-
-
-def _split_actions(space: spaces.Space, actions: Any, count: int) -> list[Any]:  # noqa: ANN401 - any space
-    """A batch of actions as a list of single ones."""
-    if isinstance(space, spaces.Dict):
-        parts = {k: _split_actions(s, actions[k], count) for k, s in space.spaces.items()}
-        return [{k: parts[k][i] for k in parts} for i in range(count)]
-    if isinstance(space, spaces.Tuple):
-        columns = [_split_actions(s, a, count) for s, a in zip(space.spaces, actions, strict=True)]
-        return [tuple(c[i] for c in columns) for i in range(count)]
-    batch = np.asarray(actions)
-    if batch.ndim == 0 or len(batch) != count:
-        raise ActionError(expected=f"{count} actions, one an environment", got=batch.shape, remedy="Stack them.")
-    return list(batch)
-
-
-def _rows_of(value: Any, rows: np.ndarray, num_envs: int) -> Any:  # noqa: ANN401 - frames, actions or a state
-    """What concerns some environments of an option that may have one entry for each."""
-    if isinstance(value, State):
-        return value.take(rows.tolist()) if value.num_envs == num_envs else value
-    if isinstance(value, np.ndarray) and value.ndim == 5:
-        return value[rows]
-    return value
 
 
 def _not_reset() -> StateError:

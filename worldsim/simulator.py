@@ -28,6 +28,7 @@ from worldsim.inputs import (
 from worldsim.sampling import Sampling
 from worldsim.state import State
 from worldsim.tokenizer import check_frame_size
+from worldsim.transformer import Precision
 from worldsim.video import from_model, to_model
 
 __all__ = ["Sampling", "Simulator", "State", "Step", "load"]
@@ -56,18 +57,30 @@ class Simulator:
         checkpoint: The networks.
         sampling: How frames are denoised; the checkpoint's own by default.
         device: Where to run.
+        precision: Of the transformer and its cache, "float32" or "bfloat16"; latents and the tokenizer stay float32.
+        compiled: Whether the passes of a step go through torch.compile, on CUDA as CUDA graphs. The first step of a
+            number of environments then takes a minute.
 
     Raises:
         ConfigError: If the sampling does not suit the model.
+        UnknownNameError: If the precision is not known.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, sampling: Sampling | None = None, device: str | torch.device = "cpu"
+        self,
+        checkpoint: Checkpoint,
+        *,
+        sampling: Sampling | None = None,
+        device: str | torch.device = "cpu",
+        precision: Precision = "float32",
+        compiled: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
         self.sampling = sampling or Sampling.from_dict(checkpoint.meta.get("sampling", {}))
         self.device = torch.device(device)
-        self.model = checkpoint.model.to(self.device).eval()
+        self.precision: Precision = precision
+        self.compiled = compiled
+        self.model = checkpoint.model.to(self.device).eval().for_stepping(precision, compiled=compiled)
         # Convolutions that keep channels together: faster, and the same whatever the layout of the latents.
         self.tokenizer = (
             checkpoint.tokenizer.to(self.device)
@@ -77,7 +90,8 @@ class Simulator:
             .eval()
         )
         self.dynamics = Dynamics(self.model, self.sampling)
-        self.fingerprint = fingerprint_of(checkpoint)
+        # States of another precision hold other keys; compiled or not, they are the same.
+        self.fingerprint = fingerprint_of(checkpoint) + ("" if precision == "float32" else f"-{precision}")
         self.inputs = ControlInputs(checkpoint, self.device)
 
     @property
@@ -325,12 +339,18 @@ class Simulator:
 
 
 def load(
-    name_or_path: str | Path, *, sampling: Sampling | None = None, device: str | torch.device = "cpu"
+    name_or_path: str | Path,
+    *,
+    sampling: Sampling | None = None,
+    device: str | torch.device = "cpu",
+    precision: Precision = "float32",
+    compiled: bool = False,
 ) -> Simulator:
-    """A simulator from a shipped checkpoint's name or a checkpoint directory.
+    """A simulator from a shipped checkpoint's name or a checkpoint directory; see `Simulator` for the rest.
 
     Raises:
         UnknownNameError: If there is no such checkpoint; the message suggests the nearest name.
         CheckpointError: If it is truncated, foreign, of another version or not finite.
     """
-    return Simulator(load_checkpoint(name_or_path, device=device), sampling=sampling, device=device)
+    checkpoint = load_checkpoint(name_or_path, device=device)
+    return Simulator(checkpoint, sampling=sampling, device=device, precision=precision, compiled=compiled)

@@ -60,7 +60,9 @@ class State:
         variants: tuple[str, ...],
     ) -> Self:
         """A state in which no frame, of (h, w) latents, has been seen."""
-        b, window, like = len(seeds), cache.window, cache.keys
+        b, window = len(seeds), cache.window
+        # Latents are float32 beside a cache of lower precision.
+        like = cache.keys.new_empty(0, dtype=torch.promote_types(cache.keys.dtype, torch.float32))
         return cls(
             cache=cache,
             seeds=seeds,

@@ -6,22 +6,28 @@ The design follows DiT (Peebles & Xie 2022), with attention over space and time 
 Shape legend: B sequences, F latent frames, C latent channels, h x w latent grid, P patches of a frame, D width.
 """
 
+import copy
 from collections.abc import Sequence
-from typing import cast
+from typing import Literal, Self, cast, get_args
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from worldsim.config import ModelConfig
+from worldsim.errors import UnknownNameError
 from worldsim.nn.blocks import HALVES, PARTS, Block, DenseLayout, Layout, PackedLayout, StepLayout, modulate
 from worldsim.nn.cache import RingCache
+from worldsim.nn.compiled import CompiledSteps
 from worldsim.nn.ends import Entrance, Outcome
 from worldsim.nn.passes import Clip, Clips, Conditions, Output, Plan, Record, TextKeys, TimeMask, check_clips
 from worldsim.nn.rope import temporal_rotation
 from worldsim.text import TextEncoder
 
 __all__ = ["Clip", "Clips", "Conditions", "Output", "VideoDiT"]
+
+
+Precision = Literal["float32", "bfloat16"]
 
 
 class VideoDiT(Entrance):
@@ -49,6 +55,7 @@ class VideoDiT(Entrance):
         self.modulation_out = nn.Sequential(nn.SiLU(), nn.Linear(d, 2 * d))
         self.unpatchify = nn.Linear(d, config.latent_channels * config.patch**2)
         self.outcome = Outcome(d) if config.heads_out else None
+        self.compiled: CompiledSteps | None = None
         self._initialise()
 
     @property
@@ -59,6 +66,29 @@ class VideoDiT(Entrance):
         """Runs the blocks through torch.compile: one block is compiled for each shape of batch, and serves for all."""
         for block in self._stack:
             block.compile(dynamic=False)
+
+    def for_stepping(self, precision: Precision = "float32", *, compiled: bool = False) -> Self:
+        """This model as steps are to run it: itself, or a copy that shares its weights where they stay as they are.
+
+        Args:
+            precision: Of weights, tokens and cache; latents stay float32.
+            compiled: Whether passes over a new frame go through torch.compile; the first ones take a minute.
+
+        Raises:
+            UnknownNameError: If the precision is not known.
+        """
+        if precision not in get_args(Precision):
+            raise UnknownNameError(kind="precision", name=precision, known=get_args(Precision))
+        dtype, model = getattr(torch, precision), self
+        if self.dtype != dtype:
+            model = copy.deepcopy(self).to(dtype)
+            for norm in (m for m in model.modules() if isinstance(m, nn.RMSNorm)):
+                norm.float()  # as under autocast: queries and keys are normalised in float32
+        elif compiled:
+            model = copy.copy(self)
+        if compiled:
+            model.compiled = CompiledSteps(self.patchify.weight.device)
+        return model
 
     def encode_text(self, texts: list[str | None]) -> Tensor | None:
         """(B, L, D) memory of the texts; None stands for no text. None for a model without text."""
@@ -195,7 +225,7 @@ class VideoDiT(Entrance):
         )
 
     def step(self, latent: Tensor, plan: Plan, index: int, cache: RingCache) -> Tensor:
-        """One pass over one new frame against the cache, whose current slot it overwrites in place.
+        """One pass over one new frame against the cache, whose current slot it may overwrite in place.
 
         Args:
             latent: (B, 1, C, h, w).
@@ -208,7 +238,10 @@ class VideoDiT(Entrance):
         """
         x, grid = self.embed_latents(latent, plan.action_token)
         layout = StepLayout(grid, plan.time, cache, plan.sink_time)
-        hidden = self._modulated(x, plan.modulations_of(index), layout, plan.text_keys)
+        if self.compiled is not None:
+            hidden = self.compiled(self._stack, x, grid, plan, index, cache, keep=False)
+        else:
+            hidden = self._modulated(x, plan.modulations_of(index), layout, plan.text_keys)
         return self._unpatched(self._patches(hidden, plan.ends[index], layout), latent)
 
     def see(self, latent: Tensor, plan: Plan, index: int, cache: RingCache) -> Tensor | None:
@@ -218,6 +251,8 @@ class VideoDiT(Entrance):
             The last hidden tokens (B, 1, N, D), or None for a model without outcome heads.
         """
         x, grid = self.embed_latents(latent, plan.action_token)
+        if self.compiled is not None:
+            return self.compiled(self._stack, x, grid, plan, index, cache, keep=True)
         layout = StepLayout(grid, plan.time, cache, plan.sink_time)
         if self.outcome is not None:
             return self._modulated(x, plan.modulations_of(index), layout, plan.text_keys)

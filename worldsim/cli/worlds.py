@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from worldsim.checkpoint import load_checkpoint
 from worldsim.errors import ActionError
 from worldsim.generate import WINDOW_STEPS
-from worldsim.simulator import Sampling, Simulator, load
+from worldsim.simulator import Sampling, Simulator
 from worldsim.spaces import stack_actions
+from worldsim.transformer import Precision
 from worldsim.video import read_video, write_video
 
 HELD_FRAMES = 4.0
@@ -28,6 +30,8 @@ class WorldOptions:
         first_steps: The same for a frame that is made from text alone.
         guidance: Weight of guidance by the text, 1 being none; the checkpoint's own by default.
         device: Where to run.
+        precision: Of the transformer: float32 or bfloat16.
+        compile: Whether to compile steps first, which takes a minute and pays for long or many rollouts.
     """
 
     checkpoint: str = "bounce"
@@ -36,6 +40,8 @@ class WorldOptions:
     first_steps: int | None = None
     guidance: float | None = None
     device: str = "cpu"
+    precision: Precision = "float32"
+    compile: bool = False
 
     @property
     def window_steps(self) -> int:
@@ -44,13 +50,13 @@ class WorldOptions:
 
     def simulator(self) -> Simulator:
         """The world, loaded."""
-        simulator = load(self.checkpoint, device=self.device)
+        checkpoint = load_checkpoint(self.checkpoint, device=self.device)
         asked = {"text_guidance": self.guidance, "steps": self.steps, "first_steps": self.first_steps}
         changes = {k: v for k, v in asked.items() if v is not None}
-        if not changes:
-            return simulator
-        sampling = Sampling.from_dict(simulator.sampling.to_dict() | changes)
-        return Simulator(simulator.checkpoint, sampling=sampling, device=self.device)
+        sampling = Sampling.from_dict(checkpoint.meta.get("sampling", {}) | changes)
+        return Simulator(
+            checkpoint, sampling=sampling, device=self.device, precision=self.precision, compiled=self.compile
+        )
 
 
 def read_frames(path: Path, simulator: Simulator) -> np.ndarray:

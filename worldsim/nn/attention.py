@@ -66,6 +66,29 @@ def attend_with_sinks(
     return (scores.softmax(dim=-1) @ v).transpose(1, 2)
 
 
+def attend_past(
+    q_BNHD: Tensor, k_BNHD: Tensor, v_BNHD: Tensor, keys_BNHMD: Tensor, values_BNHMD: Tensor, past: Tensor
+) -> Tensor:
+    """A new frame's attention, at each place, to cached frames and to itself; what is cached is only read.
+
+    Args:
+        q_BNHD: Queries of the new frame (B, N, H, D).
+        k_BNHD: Its keys.
+        v_BNHD: Its values.
+        keys_BNHMD: Cached keys (B, N, H, M, D).
+        values_BNHMD: Cached values.
+        past: Boolean, broadcastable to (B, N, H, M); True where a cached frame may be looked at.
+
+    Returns:
+        (B, N, H, D).
+    """
+    q = q_BNHD * q_BNHD.shape[-1] ** -0.5
+    cached = (q[..., None, :] @ keys_BNHMD.transpose(-1, -2)).squeeze(-2)
+    cached = cached.masked_fill(~past, torch.finfo(q.dtype).min)
+    weights = torch.cat((cached, (q * k_BNHD).sum(dim=-1, keepdim=True)), dim=-1).softmax(dim=-1)
+    return (weights[..., None, :-1] @ values_BNHMD).squeeze(-2) + weights[..., -1:] * v_BNHD
+
+
 def _attend_by_products(q_BHND: Tensor, k_BHMD: Tensor, v_BHMD: Tensor, mask: Tensor | None) -> Tensor:
     scores = (q_BHND * q_BHND.shape[-1] ** -0.5) @ k_BHMD.transpose(-1, -2)
     if mask is not None:

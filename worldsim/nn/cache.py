@@ -75,6 +75,12 @@ class RingCache:
             mask = seen[:, None].expand(-1, self.keys.shape[2], -1).flatten(0, 1)[:, None, None]
         return torch.arange(len(ages), device=self.frame.device), slots, self.window, mask
 
+    @cached_property
+    def past(self) -> Tensor:
+        """(B, window) boolean: the slots that hold frames before the current one."""
+        held = torch.arange(self.window, device=self.frame.device) < self.frame[:, None]
+        return held.scatter(1, self.slots(self.frame)[:, None], False)  # noqa: FBT003 - the value written
+
     def slots(self, frames: Tensor) -> Tensor:
         """Where frames are kept; int64 of any shape."""
         if not self.sinks:

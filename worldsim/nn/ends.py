@@ -58,6 +58,11 @@ class Entrance(nn.Module):
         return self.config.width // self.config.heads
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and hence of tokens."""
+        return self.patchify.weight.dtype
+
+    @property
     def tokens_beside_patches(self) -> int:
         """Tokens of a frame that are not patches."""
         return int(self.action_token is not None)
@@ -76,7 +81,8 @@ class Entrance(nn.Module):
                 got=f"{h} x {w}",
                 remedy="Use frames whose height and width are multiples of the stride times the patch size.",
             )
-        x = self.patchify(rearrange(latents, "B F C (h p) (w q) -> B F (h w) (C p q)", p=p, q=p))
+        patches = rearrange(latents, "B F C (h p) (w q) -> B F (h w) (C p q)", p=p, q=p)
+        x = self.patchify(patches.to(self.dtype))
         kind, beside = self.config.grid_positions, self.tokens_beside_patches
         grid = grid_rotation(h // p, w // p, self.head_dim, kind, x.dtype, x.device, beside=beside)
         return x if action_token is None else torch.cat((x, action_token), dim=2), grid
@@ -87,7 +93,7 @@ class Entrance(nn.Module):
             return None
         if conditions.actions is None:
             return self.no_action.expand(batch, frames, -1)
-        embedded = self.action(conditions.actions)
+        embedded = self.action(conditions.actions.to(self.dtype))
         if conditions.has_action is None:
             return embedded
         return torch.where(conditions.has_action[..., None], embedded, self.no_action.to(embedded.dtype))
@@ -102,7 +108,7 @@ class Entrance(nn.Module):
             return None
         if conditions.camera is None:
             return self.no_camera
-        embedded = self.camera(conditions.camera)
+        embedded = self.camera(conditions.camera.to(self.dtype))
         if conditions.has_camera is None:
             return embedded
         return torch.where(conditions.has_camera[..., None], embedded, self.no_camera.to(embedded.dtype))
@@ -115,7 +121,7 @@ class Entrance(nn.Module):
             conditions: Of the frames.
             action: From `embed_action`.
         """
-        c = self.level(level_features(self.path.time(levels.float())).to(self.patchify.weight.dtype))
+        c = self.level(level_features(self.path.time(levels.float())).to(self.dtype))
         if action is not None:
             c = c + action
         camera = self.embed_camera(conditions)

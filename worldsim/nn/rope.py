@@ -38,6 +38,11 @@ def rotation_by(angles: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1).to(dtype)
 
 
+def as_real(rotation: Tensor) -> Tensor:
+    """The same rotation as cosines and sines, which compilers fuse with what surrounds them."""
+    return torch.cat((rotation.real, rotation.imag), dim=-1) if rotation.is_complex() else rotation
+
+
 def temporal_rotation(positions: Tensor, head_dim: int, *, base: float = 1e4, dtype: torch.dtype) -> Tensor:
     """Rotation of integer frame positions (...), of all head_dim / 2 pairs."""
     frequencies = temporal_frequencies(head_dim, base=base, device=positions.device)
