@@ -1,6 +1,7 @@
 """Training speed: tokens a second, the share of the machine's own matrix-multiply rate, and what the data cost.
 
 python benchmarks/train.py [--preset bounce] [--updates 6] [--precision bfloat16] [--device cpu] [--compile]
+python benchmarks/train.py --size 100m --batch 2    # a transformer of that size instead of the preset's
 python benchmarks/train.py --mixed    # windows of three sizes: packed, padded to the largest, and size by size
 """
 
@@ -16,12 +17,13 @@ import torch
 from gymnasium import spaces
 
 from worldsim.data import Dataset, DatasetWriter
-from worldsim.sizes import cost
+from worldsim.sizes import cost, size
 from worldsim.training import TrainConfig
 from worldsim.training.ahead import Ahead
 from worldsim.training.data import LatentSource
 from worldsim.training.draws import generators_for, normal
 from worldsim.training.losses import LatentBatch, dynamics_loss
+from worldsim.training.memory import keep_freed_memory
 from worldsim.training.phase import autocast, pick_device
 from worldsim.training.presets import preset
 from worldsim.transformer import VideoDiT
@@ -41,11 +43,20 @@ def main() -> None:
     parser.add_argument("--precision", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true", help="run the blocks through torch.compile")
+    parser.add_argument("--size", help="a size of `worldsim info` for the transformer")
+    parser.add_argument("--batch", type=int, help="windows an update")
     parser.add_argument("--mixed", action="store_true", help="only windows of mixed sizes")
     options = parser.parse_args()
     device = pick_device(options.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as training does
+    config = preset(options.preset, "data")
+    if options.size:
+        config = replace(config, model=size(options.size))
+    if options.batch:
+        config = replace(config, optimiser=replace(config.optimiser, batch_size=options.batch))
     if options.mixed:
-        mixed(options.preset, options.updates, options.precision, device)
+        mixed(config, options.updates, options.precision, device)
         return
     peak = matmul_rate(device, torch.bfloat16 if options.precision == "bfloat16" else torch.float32)
     threads = torch.get_num_threads()
@@ -56,7 +67,7 @@ def main() -> None:
     rate = flops / seconds
     print(f"{'preset':<10}{'s an update':>14}{'tokens/s':>12}{'GFLOP/s':>12}{'share':>9}")
     print(f"{options.preset:<10}{seconds:>14.3f}{tokens / seconds:>12.0f}{rate / 1e9:>12.1f}{rate / peak:>9.1%}")
-    made, noise, waited = data(options.preset, device, seconds)
+    made, noise, waited = data(config, device, seconds)
     print(f"a batch takes {1e3 * made:.2f} ms to prepare, in a thread; an update waits {1e3 * waited:.2f} ms for it")
     print(f"({waited / seconds:.2%}) and draws its noise in {1e3 * noise:.2f} ms ({noise / seconds:.2%})")
 
@@ -70,9 +81,10 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, size: int = 2048) -> f
     return 2 * size**3 / best
 
 
-def updates(name: str, count: int, precision: str, device: torch.device, *, compiled: bool) -> tuple[float, int, float]:
+def updates(
+    config: TrainConfig, count: int, precision: str, device: torch.device, *, compiled: bool
+) -> tuple[float, int, float]:
     """Median seconds of an update, its tokens (both streams), and its operations."""
-    config = preset(name, "")
     model = model_of(config, device)
     if compiled:
         model.compile_blocks()
@@ -84,9 +96,8 @@ def updates(name: str, count: int, precision: str, device: torch.device, *, comp
     return times[count // 2], 2 * b * f * found.tokens, FORWARD_AND_BACKWARD * 2 * b * f * found.flops_per_pass
 
 
-def mixed(name: str, count: int, precision: str, device: torch.device) -> None:
+def mixed(config: TrainConfig, count: int, precision: str, device: torch.device) -> None:
     """Prints the speed of updates over windows of several sizes and durations, three ways, by turns."""
-    config = preset(name, "")
     model = model_of(config, device)
     groups = [windows(model, shape) for shape in SHAPES]
     largest = tuple(max(shape[i] for shape in SHAPES) for i in (1, 2, 3))
@@ -106,7 +117,7 @@ def mixed(name: str, count: int, precision: str, device: torch.device) -> None:
 
 
 def model_of(config: TrainConfig, device: torch.device) -> VideoDiT:
-    """The untrained transformer of a preset."""
+    """The untrained transformer of a run."""
     torch.manual_seed(0)
     return VideoDiT(replace(config.model, action_dim=ACTIONS)).to(device)
 
@@ -145,7 +156,7 @@ def windows(model: VideoDiT, shape: tuple[int, ...]) -> LatentBatch:
     )
 
 
-def data(name: str, device: torch.device, update_s: float) -> tuple[float, float, float]:
+def data(config: TrainConfig, device: torch.device, update_s: float) -> tuple[float, float, float]:
     """Seconds to make a batch of latents, to draw its noise, and to wait for it where it is prepared ahead."""
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)
@@ -154,7 +165,7 @@ def data(name: str, device: torch.device, update_s: float) -> tuple[float, float
             for _ in range(100):
                 frames = np.zeros((101, 64, 64, 3), np.uint8)
                 writer.add_episode(frames, rng.integers(0, ACTIONS, 100), caption="a black ball and a red box")
-        dataset, config = Dataset.open(path), preset(name, str(path))
+        dataset = Dataset.open(path)
         channels, size = config.model.latent_channels, config.optimiser.batch_size
         np.save(path.with_suffix(".npy"), rng.normal(size=(dataset.num_frames, channels, 8, 8)).astype(np.float16))
         source = LatentSource(dataset, np.load(path.with_suffix(".npy"), mmap_mode="r"), config, 1.0)

@@ -139,6 +139,7 @@ SIZES: dict[str, Callable[[], ModelConfig]] = {
     "4m": _sized(128, 8, 4),
     "16m": _sized(256, 9, 4),
     "60m": _sized(448, 11, 7),
+    "100m": _sized(576, 10, 9),
     "250m": _sized(832, 14, 13),
     "1b": _sized(1536, 17, 24),
 }

@@ -1,5 +1,7 @@
 """What a training run is made of."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -40,6 +42,9 @@ class OptimiserConfig(Config):
                 got=f"{self.steps}, {self.batch_size}, {self.accumulate}, {self.rate}",
                 remedy="Raise them.",
             )
+
+        _check_range(self, ("decay", "ema"), 0.0, 1.0)
+        _check_range(self, ("warmup", "weight_decay", "clip"), 0.0)
 
     def rate_at(self, step: int) -> float:
         """The learning rate of update `step`, counted from 0."""
@@ -92,6 +97,23 @@ class DynamicsConfig(Config):
     events: float = 0.0
     reward_weight: float = 0.1
     termination_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        shares = (
+            "pure_noise",
+            "context_noise",
+            "context_clean",
+            "feedback",
+            "drop_text",
+            "drop_action",
+            "drop_camera",
+            "bidirectional",
+        )
+        _check_range(self, ("length", "feedback_depth"), 1)
+        _check_range(self, (*shares, "events"), 0.0, 1.0)
+        _check_range(self, ("level_std", "weight_floor", "reward_weight", "termination_weight"), 0.0)
+        if min(self.lengths, default=1) < 1:
+            raise ConfigError(expected="dynamics.lengths of at least 1", got=self.lengths, remedy="Raise them.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +204,9 @@ class TrainConfig(Config):
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
+        _check_range(self, ("log_every", "evaluate_every"), 1)
+        _check_range(self, ("episodes", "threads", "workers", "save_minutes"), 0)
+        _check_range(self, ("held_out",), 0.0, 1.0)
         lengths = self.dynamics.lengths
         if not self.directories or len(lengths) not in (0, len(self.directories)):
             raise ConfigError(
@@ -206,3 +231,13 @@ class TrainConfig(Config):
         lengths = self.dynamics.lengths
         dynamics = replace(self.dynamics, length=lengths[index] if lengths else self.dynamics.length, lengths=())
         return replace(self, data=self.directories[index], dynamics=dynamics)
+
+
+def _check_range(config: Config, names: Sequence[str], least: float, most: float = math.inf) -> None:
+    for name in names:
+        if not least <= getattr(config, name) <= most:  # also refuses NaN
+            raise ConfigError(
+                expected=f"{name} of at least {least:g}" + (f" and at most {most:g}" if most < math.inf else ""),
+                got=getattr(config, name),
+                remedy="Change it.",
+            )

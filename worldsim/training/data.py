@@ -16,7 +16,7 @@ from worldsim.data import Dataset, Windows, abrupt_change, event_weights
 from worldsim.errors import DatasetError, FramesError, TrainingError
 from worldsim.files import write_text
 from worldsim.spaces import action_dim, action_vectors
-from worldsim.tokenizer import Tokenizer, VitTokenizer, num_latents
+from worldsim.tokenizer import Tokenizer, VitTokenizer
 from worldsim.training.config import TrainConfig
 from worldsim.training.corpus import Corpus
 from worldsim.training.losses import LatentBatch
@@ -185,16 +185,20 @@ def cached_latents(
     device = next(tokenizer.parameters()).device
     key = {"data": dataset.digest(), "tokenizer": _weights_hash(tokenizer)}
     file, about = folder / name, (folder / name).with_suffix(".json")
-    if file.exists() and about.exists() and json.loads(about.read_text()) == key:
+    if file.exists() and about.exists() and about.read_text() == json.dumps(key):
         return np.load(file, mmap_mode="r")
     height, width = dataset.frame_size
     stride = config.tokenizer.spatial_stride
     shape = (dataset.num_frames, config.tokenizer.latent_channels, height // stride, width // stride)
     work = folder / f".{name}.tmp"
     out = np.lib.format.open_memmap(work, mode="w+", dtype=np.float16, shape=shape)
-    with work.open("r+b") as stream:
-        # A full disk is an error now; met while writing through the map it would kill the process.
-        os.posix_fallocate(stream.fileno(), 0, work.stat().st_size)
+    try:
+        with work.open("r+b") as stream:
+            # A full disk is an error now; met while writing through the map it would kill the process.
+            os.posix_fallocate(stream.fileno(), 0, work.stat().st_size)
+    except OSError:
+        work.unlink()  # what it took of the disk is needed
+        raise
     for start, length in zip(dataset.starts, dataset.lengths, strict=True):
         frames = dataset.read("frames", int(start), int(start + length))
         with autocast(device, config.precision):
@@ -202,13 +206,21 @@ def cached_latents(
     out.flush()
     del out
     work.replace(file)
-    about.write_text(json.dumps(key))
+    write_text(about, json.dumps(key))
     return np.load(file, mmap_mode="r")
 
 
 def check_dataset(dataset: Dataset, config: TrainConfig) -> None:
-    """Raises a named error if a run cannot use the dataset."""
-    num_latents(1 + (config.dynamics.length - 1) * config.tokenizer.temporal_stride, config.tokenizer.temporal_stride)
+    """Raises a named error if a run cannot use the dataset: now, rather than after the tokenizer's training."""
+    length = 1 + (config.dynamics.length - 1) * config.tokenizer.temporal_stride
+    for episodes in split_episodes(dataset, config.held_out, config.episodes):
+        longest = int(dataset.lengths[episodes].max())
+        if longest < length:
+            raise DatasetError(
+                expected=f"episodes of at least {length} frames, among those to train on and those held out",
+                got=f"episodes {episodes[0]} to {episodes[-1]} of {dataset.path}, the longest of {longest}",
+                remedy="Shorten the window (dynamics.length), or record longer episodes.",
+            )
     unit = config.tokenizer.spatial_stride * config.model.patch
     height, width = dataset.frame_size
     if height % unit or width % unit:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -131,7 +132,7 @@ class Learner:
         states = sorted(self.folder.glob("step-*/state.safetensors"))
         if not states:
             return None
-        tensors = load_file(states[-1])
+        tensors = _load(states[-1])
         self.step = int(tensors.pop("step"))
         with torch.no_grad():
             for name, parameter in zip(self.names, self.parameters, strict=True):
@@ -186,3 +187,14 @@ class Learner:
     def _assign(self, values: Mapping[str, Tensor]) -> None:
         for parameter, value in zip(self.parameters, values.values(), strict=True):
             parameter.copy_(value)
+
+
+def _load(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise TrainingError(
+            expected=f"a saved state in {file}",
+            got=f"a damaged file ({error})",
+            remedy=f"Remove {file.parent} to go on from before it.",
+        ) from error

@@ -12,7 +12,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from worldsim.errors import TrainingError
+from worldsim.errors import ConfigError, TrainingError
 from worldsim.training.config import TrainConfig
 from worldsim.training.draws import SampleGenerators, generators_for
 from worldsim.training.learner import Learner
@@ -131,10 +131,21 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA if there is one."""
+    """`auto` is CUDA if there is one.
+
+    Raises:
+        ConfigError: If there is no such device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # PyTorch asserts where it was built without CUDA
+        raise ConfigError(
+            expected="a device of this machine",
+            got=f"{name!r} ({str(error).splitlines()[0]})",
+            remedy='Pass "auto" or "cpu".',
+        ) from error
 
 
 class _Meter:

@@ -72,7 +72,12 @@ def open_run(path: str | Path, config: TrainConfig, members: Team, *, resume: bo
         members.wait()
         yield Run(path, lambda **_: None)
         return
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise TrainingError(
+            expected=f"a directory at {path}", got="a file in its place", remedy="Choose another directory."
+        ) from error
     with (path / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,9 +87,9 @@ def open_run(path: str | Path, config: TrainConfig, members: Team, *, resume: bo
                 got="another process that trains there",
                 remedy="Choose another directory.",
             ) from error
-        _claim(path / "config.json", config, resume=resume)
-        members.wait()
         try:
+            _claim(path / "config.json", config, resume=resume)
+            members.wait()
             with Log(path, tensorboard=config.tensorboard) as log:
                 yield Run(path, log)
         except (OSError, SafetensorError) as error:
@@ -112,9 +117,20 @@ def _claim(file: Path, config: TrainConfig, *, resume: bool) -> None:
                 remedy="Pass resume (--resume) to go on with it, or choose another directory.",
             )
         # A run of an earlier version lacks newer fields: they had what are now their defaults.
-        earlier = TrainConfig.from_dict(json.loads(file.read_text())).to_dict()
+        earlier = _read(file).to_dict()
         _check_resumable(json.loads(json.dumps(earlier)), json.loads(wanted), file)
     write_text(file, wanted)
+
+
+def _read(file: Path) -> TrainConfig:
+    try:
+        return TrainConfig.from_dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise TrainingError(
+            expected=f"the configuration of a run in {file}",
+            got=f"something else ({error})",
+            remedy="Choose another directory.",
+        ) from error
 
 
 def _check_resumable(old: dict[str, Any], new: dict[str, Any], file: Path) -> None:

@@ -28,6 +28,7 @@ from worldsim.training.data import (
 from worldsim.training.evaluation import Evaluation
 from worldsim.training.learner import Learner
 from worldsim.training.losses import dynamics_loss
+from worldsim.training.memory import keep_freed_memory
 from worldsim.training.phase import Part, Phase, pick_device, run_phase
 from worldsim.training.run import Run, open_run
 from worldsim.training.team import Team, team
@@ -52,11 +53,12 @@ def train(config: TrainConfig, *, out: str | Path, resume: bool = False, show_pr
         The checkpoint's directory.
 
     Raises:
-        DatasetError: If the dataset is missing, empty, being written, or not the one that the run began with.
+        DatasetError: If the dataset is missing, empty, being written, too short, or not that with which the run began.
+        ConfigError: If the device is not there.
         FramesError: If its frames do not fit the strides.
         ActionError: If its actions are not those of the checkpoint to start from, or differ among datasets.
-        TrainingError: If the directory is in use or taken, the configuration differs from the one to be resumed, the
-            processes cannot share a batch, the disk is full, or the loss or a gradient is not finite.
+        TrainingError: If the directory is in use, taken or damaged, the configuration differs from the one to resume,
+            the processes cannot share a batch, the disk is full, or the loss or a gradient is not finite.
     """
     corpus = Corpus.open(config.directories)
     start = load_checkpoint(config.start) if config.start else None
@@ -65,7 +67,10 @@ def train(config: TrainConfig, *, out: str | Path, resume: bool = False, show_pr
         check_dataset(dataset, config.of_dataset(i))
     if config.threads:
         torch.set_num_threads(config.threads)
-    with team(pick_device(config.device)) as members, open_run(out, config, members, resume=resume) as run:
+    device = pick_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    with team(device) as members, open_run(out, config, members, resume=resume) as run:
         for optimiser in (config.tokenizer_optimiser, config.optimiser):
             members.parts(optimiser)  # raises now rather than after hours
         if members.leads:
