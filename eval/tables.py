@@ -14,6 +14,7 @@ from eval.suite import Report, load_evaluators
 
 ARROWS = {"lower": "↓", "higher": "↑", "neither": ""}
 MAX_LISTED_FRAMES = 8
+UNEVEN_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,12 @@ class ComparisonRow:
     def has_gaps(self) -> bool:
         """Whether any case has no value."""
         return any(cell.measured < cell.total for cell in self.cells)
+
+    @property
+    def uneven(self) -> bool:
+        """Whether the values rest on unlike shares of the clips, so that they are to be compared with care."""
+        known = [cell.coverage for cell in self.cells if cell.coverage is not None]
+        return bool(known) and max(known) - min(known) > UNEVEN_SHARE
 
 
 def measured_rows(report: Report) -> list[Row]:

@@ -16,7 +16,7 @@ from eval.pictures import beside, enlarged, tracks_picture
 from eval.plots import FEWEST_FOR_INTERVAL, evidence_plot, horizon_plot
 from eval.report import Block, Comparison, Facts, Note, Picture, Plot, Scores, Section, Videos
 from eval.sections import breaks, clip_section, forgetting_block
-from eval.tables import show_value
+from eval.tables import UNEVEN_SHARE, show_value
 from worldsim.cli.demo_cases import DREAM, GIVEN, SHUFFLED, STILL, TRUTH, Case, World
 from worldsim.cli.demo_own import OwnInput
 from worldsim.simulator import Simulator
@@ -105,14 +105,22 @@ def _headline(graded: Graded, simulator: Simulator) -> dict[str, object]:
     model, tokenizer = simulator.checkpoint.model, simulator.checkpoint.tokenizer
     size = sum(p.numel() for m in (model, tokenizer) for p in m.parameters())
     height, width = simulator.frame_size
+    steps = "one denoising step" if simulator.sampling.steps == 1 else f"{simulator.sampling.steps} denoising steps"
     facts: dict[str, object] = {
         "learned world": f"{size / 1e6:.2f} million weights, {height}×{width} at {simulator.fps:g} frames/s, sees the "
-        f"last {model.config.window} frames, {simulator.sampling.steps} denoising steps a frame",
+        f"last {model.config.window} frames, {steps} a frame",
         "cases": f"{len(graded.cases)} fresh episodes of {graded.world.env_id}, "
         f"{len(graded.cases[0].clips[TRUTH])} frames each, {GIVEN} given",
     }
     for name, text in graded.world.headline.items():
-        values = {label: _mean(results, name) for label, results in graded.results.items()}
+        shares = {label: _coverage(results, name) for label, results in graded.results.items()}
+        # What dissolves leaves little to test: its value alone would flatter it.
+        known = [share for share in shares.values() if share is not None]
+        uneven = bool(known) and max(known) - min(known) > UNEVEN_SHARE
+        values = {
+            label: _mean(results, name, f" (tests {shares[label]:.0%})" if uneven else "")
+            for label, results in graded.results.items()
+        }
         # The truth has no score against itself.
         if values[TRUTH] is None:
             del values[TRUTH]
@@ -121,16 +129,20 @@ def _headline(graded: Graded, simulator: Simulator) -> dict[str, object]:
     return facts
 
 
-def _mean(results: Sequence[Result], name: str) -> str | None:
+def _mean(results: Sequence[Result], name: str, after: str) -> str | None:
     scores = [r[name] for r in results if isinstance(r, Report) and name in r]
     values = [s.value for s in scores if s.value is not None]
     if not values:
         return None
     error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    tested = float(np.mean([s.coverage for s in scores if s.value is not None]))
-    # What dissolves leaves little to test: the value alone would flatter it.
-    over = "" if tested > 0.995 else f" (tests {tested:.0%})"
-    return show_value(float(np.mean(values)), error, scores[0].unit) + over
+    return show_value(float(np.mean(values)), error, scores[0].unit) + after
+
+
+def _coverage(results: Sequence[Result], name: str) -> float | None:
+    """Mean share of the clips that a measure's values rest on; None without a value."""
+    scores = [r[name] for r in results if isinstance(r, Report) and name in r]
+    shares = [s.coverage for s in scores if s.value is not None]
+    return float(np.mean(shares)) if shares else None
 
 
 def _curves(graded: Graded) -> str:
