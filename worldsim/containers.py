@@ -25,7 +25,15 @@ _MAX_GIF_FPS = 50.0  # browsers slow down anything faster
 
 
 class VariableFrameRateWarning(UserWarning):
-    """The frames of a video are not evenly spaced in time; the frame rate returned is the mean."""
+    """The frames of a video are not evenly spaced in time; the frame rate returned is the mean.
+
+    Attributes:
+        times_s: When each frame is shown, in seconds.
+    """
+
+    def __init__(self, text: str, times_s: np.ndarray) -> None:
+        super().__init__(text)
+        self.times_s = times_s
 
 
 def damaged(path: Path, why: str) -> VideoError:
@@ -144,7 +152,7 @@ def _frame_rate(times: list[float | None], nominal: float | None, tick_s: float,
         text = (
             f"{path.name}: frames are {steps.min() * 1e3:.0f} to {steps.max() * 1e3:.0f} ms apart; mean rate returned"
         )
-        warnings.warn(text, VariableFrameRateWarning, stacklevel=4)
+        warnings.warn(VariableFrameRateWarning(text, known), stacklevel=4)
         return 1.0 / mean
     agrees = nominal is not None and abs(nominal * mean - 1.0) < 0.5 / len(steps)
     return nominal if agrees else 1.0 / mean

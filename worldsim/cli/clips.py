@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from eval import Clip
+from worldsim.cli.steady import evenly
 from worldsim.data import Dataset
 from worldsim.errors import ConfigError, VideoError
 from worldsim.video import CONTAINER_SUFFIXES, IMAGE_SUFFIXES, VariableFrameRateWarning, read_video
@@ -112,10 +113,15 @@ class Reader:
             notes.append(f"only the first {self.max_frames} frames")
         if frames.shape[1:3] != sizes[0]:
             notes.append(f"{sizes[0][0]}×{sizes[0][1]} shrunk to {frames.shape[1]}×{frames.shape[2]}")
-        notes += ["uneven frame times, mean rate taken" for w in caught if w.category is VariableFrameRateWarning]
         if self.fps is not None:
             notes.append(f"taken as {self.fps:g} frames/s")
-        return frames, self.fps or video.fps
+            return frames, self.fps
+        for message in (w.message for w in caught):
+            if isinstance(message, VariableFrameRateWarning):
+                even, fps, note = evenly(frames, message.times_s[: len(frames)], path.name)
+                notes.append(note)
+                return even, fps
+        return frames, video.fps
 
 
 def find_videos(paths: Sequence[Path]) -> list[Path]:
