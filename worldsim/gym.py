@@ -363,9 +363,11 @@ def _start(
             num_envs=len(seeds),
             frame_size=frame_size,
         )
-    if state.num_envs != len(seeds):
+    if not isinstance(state, State) or state.num_envs != len(seeds):
         raise StateError(
-            expected=f"a state of {len(seeds)} environments", got=state.num_envs, remedy="Use state.take([...])."
+            expected=f"a state of {len(seeds)} environments",
+            got=state.num_envs if isinstance(state, State) else type(state).__name__,
+            remedy="Pass a simulator's state; state.take([...]) gives some of its environments.",
         )
     return state, simulator.observe(state)
 

@@ -29,7 +29,10 @@ ACTION_SPACES = {
 }
 
 
-def simulator(kind: str = "discrete", *, stride: int = 1, size: int = 32) -> Simulator:
+RANGES = (0.0, 0.2, 0.1, 0.5, 0.0, 1.0)
+
+
+def simulator(kind: str = "discrete", *, stride: int = 1, size: int = 32, camera: bool = False) -> Simulator:
     """A world with random weights, so that everything matters."""
     torch.manual_seed(0)
     space = ACTION_SPACES[kind]
@@ -43,21 +46,32 @@ def simulator(kind: str = "discrete", *, stride: int = 1, size: int = 32) -> Sim
             heads=2,
             window=3,
             action_dim=dim,
+            camera_dim=6 * stride * camera,
             text=TextConfig(buckets=32, slots=2),
         )
     )
     for parameter in (*model.parameters(), *tokenizer.parameters()):
         parameter.data += 0.2 * torch.randn_like(parameter)
     return Simulator(
-        Checkpoint(tokenizer=tokenizer, model=model, action_space=space, fps=10.0, frame_size=(size, size))
+        Checkpoint(
+            tokenizer=tokenizer,
+            model=model,
+            action_space=space,
+            fps=10.0,
+            frame_size=(size, size),
+            camera_range=RANGES if camera else None,
+        )
     )
 
 
 @pytest.mark.filterwarnings("ignore:.*render_fps.*")
+@pytest.mark.filterwarnings("ignore:.*maximum and minimum.*equal.*")  # motions that no training episode made
 @pytest.mark.parametrize("stride", [1, 4])
-@pytest.mark.parametrize("kind", sorted(ACTION_SPACES))
+@pytest.mark.parametrize("kind", [*sorted(ACTION_SPACES), "camera", "discrete and camera"])
 def test_the_environment_keeps_gymnasiums_contract(kind: str, stride: int) -> None:
-    check_env(SimulatorEnv(simulator(kind, stride=stride), render_mode="rgb_array"), skip_render_check=False)
+    name = {"camera": "none", "discrete and camera": "discrete"}.get(kind, kind)
+    sim = simulator(name, stride=stride, camera="camera" in kind)
+    check_env(SimulatorEnv(sim, render_mode="rgb_array", hold=stride == 1), skip_render_check=False)
 
 
 def test_gym_make_gives_the_same_environment() -> None:
@@ -86,6 +100,76 @@ def test_environment_k_of_a_batch_equals_a_single_one(kind: str) -> None:
             # uint8 frames may differ by rounding where float32 sums are ordered otherwise
             np.testing.assert_allclose(frame.astype(int), frames[k], atol=1)
             assert reward == pytest.approx(rewards[k], abs=1e-4)
+
+
+def test_agents_move_the_camera_where_the_world_takes_its_motion() -> None:
+    """Motions alone without actions, both as a Dict, actions alone where the camera is left out."""
+    alone = SimulatorEnv(simulator("none", camera=True)).action_space
+    assert alone == spaces.Box(-np.array(RANGES, np.float32), np.array(RANGES, np.float32), (6,), np.float32)
+    sim = simulator(camera=True)
+    env = SimulatorEnv(sim)
+    assert env.action_space == spaces.Dict({"action": spaces.Discrete(4), "camera": alone})
+    assert SimulatorEnv(sim, camera=False).action_space == spaces.Discrete(4)
+    with pytest.raises(ConfigError, match="motion"):
+        SimulatorEnv(simulator(), camera=True)
+    given = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
+    past, motion = 0.1 * np.ones((2, 6)), np.array([0, 0.1, 0, 0.2, 0, 0.5], np.float32)
+    _, info = env.reset(options={"frames": given, "camera": past, "text": "a box"})
+    frame, *_ = env.step({"action": 2, "camera": motion})
+    state, _ = sim.reset(frames=given, camera=past, text="a box", seed=int(env.state.seeds[0]))
+    np.testing.assert_array_equal(frame, sim.step(state, np.array([2]), camera=motion[None]).frames[0])
+    assert info["frame"] == 3
+    with pytest.raises(ActionError):
+        env.step({"action": 2, "camera": 3.0 * motion})
+
+
+@pytest.mark.parametrize("camera", [False, True])
+def test_a_step_of_four_frames_in_a_batch_and_alone(camera: bool) -> None:
+    """Temporal stride 4: four actions in, four frames out, of which the last is observed."""
+    sim = never_ending(lambda: simulator(stride=4, camera=camera))
+    batch, single = SimulatorVectorEnv(2, sim, hold=False), SimulatorEnv(sim, hold=False)
+    batch.action_space.seed(3)
+    batch.reset(seed=5)
+    single.reset(seed=6)
+    for _ in range(2):
+        actions = batch.action_space.sample()
+        one = {n: a[1] for n, a in actions.items()} if camera else actions[1]
+        assert np.shape(one["action"] if camera else one) == (4,)
+        frames, *_, infos = batch.step(actions)
+        frame, *_, info = single.step(one)
+        assert infos["frames"].shape == (2, 4, 32, 32, 3)
+        np.testing.assert_array_equal(infos["frames"][:, -1], frames)
+        np.testing.assert_array_equal(info["frames"][-1], frame)
+        np.testing.assert_allclose(infos["frames"][1].astype(int), info["frames"], atol=1)
+    state, _ = sim.reset(seed=7)
+    held, four = SimulatorEnv(sim), SimulatorEnv(sim, hold=False)
+    motion = np.array([0, 0.1, 0, 0.2, 0, 0.5], np.float32)
+    seen = []
+    for env, times in ((held, ()), (four, (4,))):
+        env.reset(options={"state": state})
+        action, move = np.full(times, 2, np.int64)[()], np.broadcast_to(motion, (*times, 6))
+        seen.append(env.step({"action": action, "camera": move} if camera else action)[4]["frames"])
+    np.testing.assert_array_equal(*seen)
+
+
+def test_options_of_one_each_reach_the_environments_that_are_reset() -> None:
+    sim = simulator("dict", camera=True)
+    rng = np.random.default_rng(0)
+    options = {
+        "frames": rng.integers(0, 255, (3, 3, 32, 32, 3), np.uint8),
+        "actions": {"move": rng.uniform(-1, 1, (3, 2, 2)), "jump": rng.integers(0, 2, (3, 2))},
+        "camera": rng.normal(0, 0.1, (3, 2, 6)),
+    }
+    env = SimulatorVectorEnv(3, sim)
+    env.reset(seed=0)
+    env.reset(options={**options, "reset_mask": np.array([False, True, True])})
+    whole = env.state
+    env.reset(options=options)
+    for name in ("actions", "has_action", "camera", "has_camera"):
+        expected = getattr(env.state.controls, name)[1:]
+        assert torch.equal(getattr(whole.controls, name)[1:], expected), name
+    with pytest.raises(StateError, match="frames of 3 environments"):
+        env.reset(options={"frames": options["frames"][:2]})
 
 
 def ended_at(env: SimulatorVectorEnv, steps: int) -> list[tuple[np.ndarray, np.ndarray, dict]]:
