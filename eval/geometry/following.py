@@ -18,6 +18,8 @@ SFM_SIDE = 192
 # Tracking by depth gains little from more pixels than this and slows with them.
 TRACKING_SIDE = 64
 _STILL_M, _STILL_RAD = 1e-3, 1e-3
+# Standard errors of the recovered camera that are no evidence against the commanded one.
+_ERROR_BARS = 3.0
 
 
 @evaluator(
@@ -27,13 +29,16 @@ _STILL_M, _STILL_RAD = 1e-3, 1e-3
     better="lower",
     needs=("world_from_camera", "K"),
     claims=("ignored_actions", "scale_drift", "camera_wobble"),
+    version=2,
 )
 def camera_following(clip: Clip, *, max_frames: int = 24) -> Measurement:
     """Distance per frame (CamMC) between the commanded camera path and the one recovered from the frames.
 
     With depth known the path is tracked directly at any size; without it, by structure from motion at 192 px and more,
-    and scale is aligned. Translations are in units of the commanded extent. Frames whose camera could not be recovered
-    count as a camera that did not move. `normalised` is the share of a standing camera's error that was avoided.
+    and scale is aligned. Translations are in units of the commanded extent. The direct fit comes with error bars, and
+    only what lies beyond three standard errors counts: noise, compression and moving solids widen them. Frames whose
+    camera could not be recovered count as a camera that did not move. `normalised` is the share of a standing camera's
+    error, beyond the same error bars, that was avoided.
 
     Args:
         clip: With commanded poses and intrinsics; `depth_m` for the direct fit.
@@ -47,10 +52,11 @@ def camera_following(clip: Clip, *, max_frames: int = 24) -> Measurement:
         if path_extent(poses) < _STILL_M and turn < _STILL_RAD:
             raise Unmeasurable("inapplicable", "the commanded camera stands still: a frozen picture would pass")
         if clip.truth.get("depth_m") is not None:
-            estimate, used = _by_depth(clip, poses, K)
+            estimate, used, covariance = _by_depth(clip, poses, K)
             recovered, chosen, method, scale = used > 0, np.arange(len(clip)), "direct", "metric"
         else:
             estimate, recovered, chosen = _by_sfm(clip, K, max_frames)
+            covariance = np.zeros((len(chosen), 6, 6))
             method, scale = "sfm", "fit"
         if not recovered[1:].any():
             raise Unmeasurable("insufficient", "no frame has texture enough to recover its camera")
@@ -60,10 +66,18 @@ def camera_following(clip: Clip, *, max_frames: int = 24) -> Measurement:
             truth[recovered], estimate[recovered], scale=scale if path_extent(estimate) > 0 else "metric"
         )
     standing = path_error(truth, np.repeat(truth[:1], len(truth), axis=0), scale="metric")
-    return _measurement(error, standing, recovered, chosen, len(clip), method)
+    bars = _ERROR_BARS * _error_bars(covariance, path_extent(poses[chosen]))
+    return _measurement(error, standing, recovered, chosen, len(clip), method, bars)
 
 
-def _by_depth(clip: Clip, poses: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _error_bars(covariance: np.ndarray, extent: float) -> np.ndarray:
+    """Standard error of CamMC (T,): a small rotation changes its matrix by sqrt(2) times its angle (Frobenius)."""
+    variances = np.diagonal(covariance, axis1=1, axis2=2)
+    unit = extent if extent > _STILL_M else 1.0
+    return np.sqrt(2.0 * variances[:, 3:].sum(axis=1) + variances[:, :3].sum(axis=1) / unit**2)
+
+
+def _by_depth(clip: Clip, poses: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tracks at a shorter side of about `TRACKING_SIDE`, frames and inverse depths averaged over blocks of pixels."""
     depth_m, moving = clip.truth["depth_m"], movers(clip)
     height, width = clip.frames.shape[1:3]
@@ -108,14 +122,22 @@ def _unit(poses: np.ndarray, extent: float | None = None) -> np.ndarray:
 
 
 def _measurement(
-    error: PathError, standing: PathError, recovered: np.ndarray, chosen: np.ndarray, num_frames: int, method: str
+    error: PathError,
+    standing: PathError,
+    recovered: np.ndarray,
+    chosen: np.ndarray,
+    num_frames: int,
+    method: str,
+    bars: np.ndarray,
 ) -> Measurement:
     mc = standing.mc.copy()
-    mc[recovered] = error.mc
+    mc[recovered] = np.maximum(error.mc - bars[recovered], 0.0)
     per_frame = np.full(num_frames, np.nan)
     per_frame[chosen] = mc
     value = float(mc[1:].mean())
-    null = float(standing.mc[1:].mean())
+    null = float(np.maximum(standing.mc - bars, 0.0)[1:].mean())
+    if null <= 0.0:
+        raise Unmeasurable("insufficient", "the recovered camera is less certain than the commanded motion is long")
     return Measurement(
         value=value,
         normalised=float(np.clip(1.0 - value / null, 0.0, 1.0)),
@@ -127,7 +149,8 @@ def _measurement(
             "rot_err_rad": error.rot_err_rad,
             "trans_err": error.trans_err,
             "cam_mc": error.cam_mc,
-            "cam_mc_standing": null,
+            "cam_mc_standing": float(standing.mc[1:].mean()),
+            "cam_mc_error_bar": float(bars[1:].mean()),
             "frames_recovered": int(recovered.sum()),
         },
     )

@@ -89,25 +89,35 @@ def textured(*frames: np.ndarray) -> np.ndarray:
     return np.maximum.reduce([texture_energy(f) for f in frames]) > TEXTURE_LEVELS_PER_PX
 
 
-def least_texture(frames: np.ndarray, *, pairs: int = 8) -> float:
-    """Texture that a pixel needs for flow to be certain to half a pixel under the video's own noise.
+def noise_levels(frames: np.ndarray, *, pairs: int = 8) -> float:
+    """The video's own noise: standard deviation, in grey levels, of neighbouring frames' difference.
 
-    The noise is what remains of neighbouring frames after undoing the flow between them, in the best of a few pairs:
-    the sensor's noise is in all of them, changes of the world only in some.
+    It is what remains after undoing the flow between them, in the best of a few pairs: the sensor's noise is in all of
+    them, changes of the world only in some.
 
     Args:
         frames: uint8 (T, H, W, 3).
         pairs: How many pairs of neighbours to look at.
-
-    Returns:
-        In the unit of `texture_energy`, at least `TEXTURE_LEVELS_PER_PX`.
     """
     everywhere = np.ones(frames.shape[1:3], bool)
     found = []
     for i in spread(len(frames) - 1, pairs):
         a, b = frames[i], frames[i + 1]
         found.append(unexplained_levels(a, b, dense_flow(a, b), everywhere))
-    margin_at_one = float(flow_margin_px(min(found, default=0.0), np.ones(1))[0])
+    return min(found, default=0.0)
+
+
+def least_texture(frames: np.ndarray, *, pairs: int = 8) -> float:
+    """Texture that a pixel needs for flow to be certain to half a pixel under the video's own noise.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        pairs: How many pairs of neighbours to look at, see `noise_levels`.
+
+    Returns:
+        In the unit of `texture_energy`, at least `TEXTURE_LEVELS_PER_PX`.
+    """
+    margin_at_one = float(flow_margin_px(noise_levels(frames, pairs=pairs), np.ones(1))[0])
     return max(TEXTURE_LEVELS_PER_PX, margin_at_one / CERTAIN_PX)
 
 

@@ -103,7 +103,7 @@ def check_pair(
     found = correspond(target, source, K)
     if found.visible.mean() < guards.MIN_TESTED:
         return None
-    steady = found.visible & ~_relit(target, source, K)
+    steady = found.visible & ~relit(target, source, K)
     warped = sample(source.frame, found.pixels) * steady[..., None]
     # Enlarged pictures are soft, reduced ones alias: flow between unequal resolutions is biased.
     alike = np.abs(np.log(np.where(found.visible, found.magnification, 1.0))) < np.log(MAX_MAGNIFICATION)
@@ -123,7 +123,7 @@ def check_pair(
     )
 
 
-def _relit(target: View, source: View, K: np.ndarray) -> np.ndarray:
+def relit(target: View, source: View, K: np.ndarray) -> np.ndarray:
     """Where moving objects may have changed the light between two views, (H, W) bool."""
     if target.segmentation is None or not (target.movers or source.movers):
         return np.zeros(target.depth_m.shape, bool)
@@ -132,8 +132,8 @@ def _relit(target: View, source: View, K: np.ndarray) -> np.ndarray:
     points = pose[:3, :3] @ unproject(depth_m, K) + pose[:3, 3:]
     turned = turned_m(points, labels, target.world_from_object, source.world_from_object)
     turned_px = turned * K[0, 0] / depth_m.ravel() * (FLOW_SIDE / min(depth_m.shape))
-    relit = may_be_shaded(points, labels, [*target.movers, *source.movers]) | (turned_px > guards.CERTAIN_PX)
-    return relit.reshape(depth_m.shape)
+    changed = may_be_shaded(points, labels, [*target.movers, *source.movers]) | (turned_px > guards.CERTAIN_PX)
+    return changed.reshape(depth_m.shape)
 
 
 def commanded_motion_px(found: Correspondence) -> float:
@@ -193,14 +193,15 @@ def residual_flow(
     unit="share",
     better="lower",
     needs=("depth_m", "world_from_camera", "K", "segmentation"),
-    claims=("texture_swim_object", "object_popping"),
-    version=2,
+    claims=("object_popping",),
+    version=3,
 )
 def object_flow(
     clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 2, 4, 8), max_pairs: int = 200
 ) -> Measurement:
-    """As `residual_flow`, on the pixels of objects alone: sees popping and swimming of small things.
+    """As `residual_flow`, on the pixels of objects alone: sees popping of small things, swimming of large ones.
 
+    Blind to texture that swims on objects of a few hundred pixels and less: flow is measured on patches as large.
     A pixel's width around each object is left out, where colours mix. An object counts as moving where its
     `world_from_object` says so.
 

@@ -1,6 +1,6 @@
 """Evaluators for clips whose camera is known and depth is not: plane-sweep residual, and TSED."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -12,10 +12,18 @@ from eval.geometry.convention import Misfit, require_convention
 from eval.geometry.depth import flow_margin_px
 from eval.geometry.epipolar import fundamental_from_poses, symmetric_epipolar_distance
 from eval.geometry.known_depth import MAX_MARGIN_PX, OFFENDING_SHARE, STILL_PX, frame_means
+from eval.geometry.lighting import Ball, may_be_shaded, moves
 from eval.geometry.matching import Features, detect, match
 from eval.geometry.parallax import transfer_error
 from eval.geometry.planesweep import Explained, Neighbour, explain, hidden, hypotheses
-from eval.geometry.pose import check_intrinsics, check_poses, median_parallax_px, relative_pose
+from eval.geometry.pose import (
+    check_intrinsics,
+    check_poses,
+    median_parallax_px,
+    relative_pose,
+    rotation_angle,
+    unproject,
+)
 from eval.score import Measurement, Unmeasurable, evaluator
 from eval.uncertainty import standard_error
 
@@ -24,6 +32,10 @@ SWEEP_SIDE = 128
 TSED_SIDE = 128
 # Parallax below this (pixels at a shorter side of 256) leaves the epipolar line undefined by matching noise.
 NO_BASELINE_PX = 1.0
+# Depth edges over more of the picture than this are no scene's: they excuse nothing.
+MAX_EDGES = 1 / 3
+# A camera that turns less than this tells nothing of the scale of its way.
+MIN_TURN_RAD = np.radians(2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +72,7 @@ def sweep_clip(
     far_m: float = 12.0,
     planes: int = 48,
     left_out: np.ndarray | None = None,
+    light: Sequence[Sequence[Ball]] | None = None,
 ) -> Iterator[Swept]:
     """Sweeps every frame against its neighbours on both sides; memory does not grow with the clip.
 
@@ -72,6 +85,7 @@ def sweep_clip(
         far_m: Farthest.
         planes: Number of hypotheses between them.
         left_out: (T, H, W) bool, pixels of moving objects, or None.
+        light: The moving objects of each frame, whose shadows may fall on what the sweep finds below them, or None.
 
     Yields:
         One `Swept` a pair, in order of the target.
@@ -109,6 +123,12 @@ def sweep_clip(
             tested &= ~hidden(explained, index, neighbour, found[source][1].inverse_depth, K)
             if left_out is not None:
                 tested &= ~left_out[target]
+            edge = explained.edge[index]
+            # A scene has few depth edges; a depth map that is all edges has explained nothing, and excuses nothing.
+            if edge.mean() <= MAX_EDGES:
+                tested &= ~edge
+            if light is not None:
+                tested &= ~_shaded(explained, world_from_camera[target], K, [*light[target], *light[source]])
             yield Swept(
                 target=target,
                 source=source,
@@ -117,6 +137,38 @@ def sweep_clip(
                 margin_px=flow_margin_px(float(explained.noise_levels[index]), energy),
             )
         found.pop(target - reach, None)
+
+
+def _shaded(explained: Explained, pose: np.ndarray, K: np.ndarray, balls: Sequence[Ball]) -> np.ndarray:
+    """Where, at the found depth, moving objects may change the light: (H, W) bool."""
+    points = pose[:3, :3] @ unproject(1.0 / explained.inverse_depth, K) + pose[:3, 3:]
+    return may_be_shaded(points, np.zeros(points.shape[1], int), balls).reshape(explained.inverse_depth.shape)
+
+
+def movers_in_space(clip: Clip, poses: np.ndarray, K: np.ndarray) -> list[list[Ball]] | None:
+    """Spheres around the moving objects of each frame, without depth; None where nothing is known to move.
+
+    The place is `world_from_object`'s; the size follows from the largest extent that any frame shows, at that distance.
+    """
+    segmentation, objects = clip.truth.get("segmentation"), clip.truth.get("world_from_object")
+    if segmentation is None or objects is None:
+        return None
+    balls: list[list[Ball]] = [[] for _ in poses]
+    for slot in np.flatnonzero(moves(objects)):
+        centres = objects[:, slot, :3, 3]
+        depth_m = np.einsum("ti,ti->t", poses[:, :3, 2], centres - poses[:, :3, 3])
+        extent_px = np.array([_extent(s == slot + 1) for s in segmentation])
+        radius_m = float((extent_px * depth_m / (2.0 * K[0, 0]))[depth_m > 0].max(initial=0.0))
+        if radius_m > 0 and np.isfinite(centres).all():
+            for t, centre in enumerate(centres):
+                balls[t].append(Ball(int(slot) + 1, centre, radius_m))
+    return balls if any(balls) else None
+
+
+def _extent(mask: np.ndarray) -> float:
+    """Diagonal of the box around a mask, pixels; 0 for an empty one."""
+    rows, columns = np.nonzero(mask)
+    return float(np.hypot(np.ptp(rows) + 1, np.ptp(columns) + 1)) if len(rows) else 0.0
 
 
 def movers(clip: Clip) -> np.ndarray | None:
@@ -141,8 +193,8 @@ def movers(clip: Clip) -> np.ndarray | None:
     unit="share",
     better="lower",
     needs=("world_from_camera", "K"),
-    claims=("camera_wobble", "texture_swim_room", "scale_drift", "ignored_actions"),
-    version=2,
+    claims=("camera_wobble", "texture_swim_room", "scale_drift", "ignored_turns"),
+    version=3,
 )
 def plane_sweep(
     clip: Clip,
@@ -156,8 +208,10 @@ def plane_sweep(
     """Share of pixels that no depth map explains under the commanded camera; depth need not be known.
 
     For each frame the depth map is sought under which its neighbours, warped by the commanded motion, land on it; what
-    still moves by more than `threshold_px` counts. Weaker than `residual_flow`: errors that look like another depth
-    pass. Moving objects are left out where `segmentation` names them.
+    still moves by more than `threshold_px` counts; patches across depth edges are no evidence. Weaker than
+    `residual_flow`: errors that look like another depth pass. Above all, a camera that never turns and obeys in part
+    sees what a larger world would show: the details then say so under `blind_to`. Moving objects, and what they may
+    shade, are left out where `segmentation` and `world_from_object` name them.
 
     Args:
         clip: With poses and intrinsics.
@@ -174,9 +228,9 @@ def plane_sweep(
         frames, K, left_out = _reduced(clip, K)
         if _commanded_px(poses, K, frames.shape[1:3], max(offsets), np.sqrt(near_m * far_m)) < STILL_PX:
             raise Unmeasurable("inapplicable", "the commanded camera stands still: a frozen picture would pass")
-        swept = sweep_clip(
-            frames, poses, K, offsets=offsets, near_m=near_m, far_m=far_m, planes=planes, left_out=left_out
-        )
+        light = movers_in_space(clip, poses, check_intrinsics(clip.truth["K"]))
+        asked = {"offsets": offsets, "near_m": near_m, "far_m": far_m, "planes": planes}
+        swept = sweep_clip(frames, poses, K, left_out=left_out, light=light, **asked)
         shares, tested, pairs = _tally(swept, threshold_px)
         if not shares:
             raise Unmeasurable(
@@ -187,12 +241,14 @@ def plane_sweep(
 
         def misfit(read: np.ndarray) -> Misfit:
             few = slice(0, 2 * max(offsets) + 4)
-            swept = sweep_clip(frames[few], read[few], K, offsets=offsets, near_m=near_m, far_m=far_m, planes=planes)
+            swept = sweep_clip(frames[few], read[few], K, **asked)
             shares, _, pairs = _tally(swept, threshold_px)
             motion = _commanded_px(read[few], K, frames.shape[1:3], 1, np.sqrt(near_m * far_m))
             return Misfit.of([(share, motion) for share in shares.values()], pairs=pairs)
 
         require_convention(poses, value, misfit)
+    turn = float(rotation_angle(poses[0, :3, :3].T @ poses[:, :3, :3]).max())
+    blind = {} if turn > MIN_TURN_RAD else {"blind_to": "speed: a slower camera would see the same in a larger world"}
     return Measurement(
         value=value,
         normalised=1.0 - value,
@@ -200,7 +256,7 @@ def plane_sweep(
         coverage=tested / pairs,
         per_frame=per_frame,
         offending=tuple(int(i) for i in np.flatnonzero(per_frame > OFFENDING_SHARE)),
-        details={"pairs": pairs, "pairs_measured": len(shares)},
+        details={"pairs": pairs, "pairs_measured": len(shares), "turn_deg": float(np.degrees(turn)), **blind},
     )
 
 

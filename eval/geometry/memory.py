@@ -5,17 +5,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eval import perceptual
 from eval.clip import Clip
 from eval.fidelity import psnr, ssim
 from eval.geometry import guards
 from eval.geometry.depth import View, correspond, sample
-from eval.geometry.known_depth import views
+from eval.geometry.known_depth import relit, views
+from eval.geometry.known_pose import movers
 from eval.geometry.pose import check_poses, relative_pose, rotation_angle
-from eval.geometry.revisit import loop_consistency, structural_distance, world_stability
+from eval.geometry.revisit import changed_levels, loop_consistency, world_stability
 from eval.score import Measurement, Unmeasurable, evaluator
 
 # Two views whose overlap is at most this show different places; from `RETURNED` on, the same one.
 AWAY, RETURNED = 0.25, 0.5
+# Perceptual distance takes a network some time: at most so many returns, evenly spread.
+_PERCEPTUAL_PAIRS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +94,16 @@ def find_revisits(overlap: np.ndarray, *, context_frames: int) -> list[Revisit]:
     better="higher",
     needs=("depth_m", "world_from_camera", "K"),
     claims=("world_forgotten",),
-    version=2,
+    version=3,
 )
 def revisit(clip: Clip, *, context_frames: int = 8) -> Measurement:
     """How much of a place is still the same when the camera returns after looking away for longer than the context.
 
-    The frame from before, warped by depth to the returned viewpoint, is compared by SSIM with what is seen then. 1 is a
-    perfect memory, 0 no more alike than the picture of another place of the same clip. The details hold the forgetting
-    curve by number of frames looked away, and the same for the true video where a reference is given.
+    The frame from before, warped by depth to the returned viewpoint, is compared with what is seen then, by how far the
+    picture differs beyond the video's own noise. 1 is a perfect memory, 0 no more alike than the picture of another
+    place of the same clip. The details hold the closure's PSNR, SSIM and, where its network is installed, perceptual
+    distance; and the forgetting curve by number of frames looked away, also for the true video where a reference is
+    given.
 
     Args:
         clip: With depth, poses and intrinsics.
@@ -109,10 +115,14 @@ def revisit(clip: Clip, *, context_frames: int = 8) -> Measurement:
         found = find_revisits(overlaps(seen, K), context_frames=context_frames)
         if not found:
             raise Unmeasurable("inapplicable", f"the camera never returns after {context_frames} frames elsewhere")
-        measured = [(r, *pair) for r in found if (pair := compare_revisit(r, seen, K, clip.frames)) is not None]
-        if not measured:
+        closures = [c for r in found if (c := close(r, seen, K, clip.frames)) is not None]
+        if not closures:
             raise Unmeasurable("insufficient", "too little texture in the places that are seen again")
+        noise = guards.noise_levels(clip.frames)
+        measured = [(c.visit, *c.distances(noise)) for c in closures]
         visits, distance, null = (list(column) for column in zip(*measured, strict=True))
+        if not sum(null) > 0:
+            raise Unmeasurable("inapplicable", "the places of the clip do not differ beyond its noise")
         kept = loop_consistency(np.array(distance), np.array(null))
         reference = _in_reference(clip, visits, seen, K)
     per_frame = np.full(len(clip), np.nan)
@@ -123,6 +133,7 @@ def revisit(clip: Clip, *, context_frames: int = 8) -> Measurement:
         "revisits_measured": len(measured),
         "distance": kept.distance,
         "null": kept.null,
+        **_closeness(*(np.stack([getattr(c, side) for c in closures]) for side in ("after", "predicted"))),
         **forgetting_curve([v.away for v in visits], distance, null, reference),
     }
     value = kept.share
@@ -139,19 +150,49 @@ def revisit(clip: Clip, *, context_frames: int = 8) -> Measurement:
     )
 
 
-def compare_revisit(visit: Revisit, seen: list[View], K: np.ndarray, frames: np.ndarray) -> tuple[float, float] | None:
-    """Distance of the returned frame to what the earlier one predicts, and to the picture of elsewhere.
+@dataclass(frozen=True, kw_only=True)
+class Closure:
+    """The pictures of a revisit.
 
-    Returns:
-        None where too little of the place is textured in either picture.
+    Attributes:
+        visit: Which.
+        after: uint8 (H, W, 3) the returned frame.
+        predicted: uint8 (H, W, 3) the earlier frame, warped to its viewpoint; the returned frame outside the mask.
+        elsewhere: uint8 (H, W, 3) a frame of another place.
+        mask: (H, W) bool, what both saw, where either has texture.
     """
+
+    visit: Revisit
+    after: np.ndarray
+    predicted: np.ndarray
+    elsewhere: np.ndarray
+    mask: np.ndarray
+
+    def distances(self, noise_levels: float) -> tuple[float, float]:
+        """Of the returned frame to what the earlier one predicts, and to the picture of elsewhere."""
+        there = changed_levels(self.after, self.predicted, noise_levels, self.mask)
+        return there, changed_levels(self.after, self.elsewhere, noise_levels, self.mask)
+
+
+def close(visit: Revisit, seen: list[View], K: np.ndarray, frames: np.ndarray) -> Closure | None:
+    """The pictures of a revisit; None where too little of the place is textured in either picture."""
     found = correspond(seen[visit.after], seen[visit.before], K)
-    predicted = sample(frames[visit.before], found.pixels)
-    mask = found.visible & guards.textured(frames[visit.after], np.where(found.visible[..., None], predicted, 0))
+    predicted, after = sample(frames[visit.before], found.pixels), frames[visit.after]
+    mask = found.visible & ~relit(seen[visit.after], seen[visit.before], K)
+    mask &= guards.textured(after, np.where(found.visible[..., None], predicted, 0))
     if mask.mean() < guards.MIN_TESTED:
         return None
-    after = frames[visit.after]
-    return structural_distance(after, predicted, mask), structural_distance(after, frames[visit.elsewhere], mask)
+    predicted = np.where(mask[..., None], predicted, after)
+    return Closure(visit=visit, after=after, predicted=predicted, elsewhere=frames[visit.elsewhere], mask=mask)
+
+
+def _closeness(frames: np.ndarray, others: np.ndarray) -> dict[str, float]:
+    """How alike frames (P, H, W, 3) are to others, by the customary measures; perceptually where that is installed."""
+    found = {"closure_psnr_db": float(psnr(frames, others).mean()), "closure_ssim": float(ssim(frames, others).mean())}
+    if perceptual.is_installed() and min(frames.shape[1:3]) >= perceptual.MIN_SIDE_PX:
+        few = guards.spread(len(frames), _PERCEPTUAL_PAIRS)
+        found["closure_perceptual"] = float(perceptual.perceptual_distance(frames[few], others[few]).mean())
+    return found
 
 
 def forgetting_curve(
@@ -187,9 +228,10 @@ def _in_reference(
     """Distances and null distances of the same revisits in the true video; None without one of the same size."""
     if clip.reference is None or clip.reference.frames.shape != clip.frames.shape:
         return None
-    pairs = [compare_revisit(v, seen, K, clip.reference.frames) for v in visits]
-    known = [p for p in pairs if p is not None]
-    return ([d for d, _ in known], [n for _, n in known]) if len(known) == len(pairs) else None
+    closures = [close(v, seen, K, clip.reference.frames) for v in visits]
+    noise = guards.noise_levels(clip.reference.frames)
+    known = [c.distances(noise) for c in closures if c is not None]
+    return ([d for d, _ in known], [n for _, n in known]) if len(known) == len(closures) else None
 
 
 @evaluator(
@@ -199,13 +241,16 @@ def _in_reference(
     better="lower",
     needs=("world_from_camera",),
     claims=("world_forgotten",),
+    version=2,
 )
 def world_stability_score(
     clip: Clip, *, same_m: float = 0.05, same_rad: float = 0.02, away_m: float = 0.5, away_rad: float = 0.3
 ) -> Measurement:
     """World Stability of the returns to the same pose (arXiv 2503.08122): 0 perfect, 2 the turning point again.
 
-    Distances are mean absolute differences. Over several returns the distances are averaged before the ratio is taken.
+    Distances are mean absolute differences beyond the video's own noise, segmented objects that move aside; with all
+    differences, as published, the value is in the details. Over several returns the distances are averaged before the
+    ratio is taken.
 
     Args:
         clip: With poses.
@@ -221,7 +266,12 @@ def world_stability_score(
     if not triples:
         raise Unmeasurable("inapplicable", "the camera never returns to a pose that it had left")
     start, _, back = (list(column) for column in zip(*triples, strict=True))
-    d = np.array([[_difference(clip, a, c), _difference(clip, a, b), _difference(clip, b, c)] for a, b, c in triples])
+    with guards.refusals():
+        noise = guards.noise_levels(clip.frames)
+        moving = movers(clip)
+    sides = [((a, c), (a, b), (b, c)) for a, b, c in triples]
+    d = np.array([[_changed(clip, i, j, noise, moving) for i, j in s] for s in sides])
+    plain = np.array([[_difference(clip, i, j) for i, j in s] for s in sides])
     value = float(world_stability(*d.mean(axis=0)))
     if np.isnan(value):
         raise Unmeasurable("inapplicable", "the picture never changes: World Stability is 0/0")
@@ -237,8 +287,9 @@ def world_stability_score(
         details={
             "returns": len(triples),
             "mean_of_ratios": float(np.nanmean(each)),
-            "closure_psnr_db": float(psnr(clip.frames[start], clip.frames[back]).mean()),
-            "closure_ssim": float(ssim(clip.frames[start], clip.frames[back]).mean()),
+            "published": float(world_stability(*plain.mean(axis=0))),
+            "noise_levels": noise,
+            **_closeness(clip.frames[start], clip.frames[back]),
         },
     )
 
@@ -255,6 +306,12 @@ def _closures(
             if left.max() >= 1.0:
                 yield int(before), int(before + left.argmax()), after
                 break
+
+
+def _changed(clip: Clip, a: int, b: int, noise_levels: float, moving: np.ndarray | None) -> float:
+    """What differs between two frames beyond noise, moving objects aside."""
+    still = None if moving is None or (moving[a] | moving[b]).all() else ~(moving[a] | moving[b])
+    return changed_levels(clip.frames[a], clip.frames[b], noise_levels, still)
 
 
 def _difference(clip: Clip, a: int, b: int) -> float:

@@ -29,6 +29,10 @@ _CONTRAST_WINDOW, _COST_WINDOW = 7, 5
 _TRUNCATION = 1.0
 # How much nearer than a pixel's own depth the source's surface must be to count as hiding it.
 _IN_FRONT = 0.15
+# Half the width of the patches that flow is measured on, as a share of the shorter side (8 of 64 pixels).
+_REACH = 1 / 16
+# Parallax by which depth must bend within that reach to be an edge, pixels at a shorter side of 256.
+_EDGE_PX = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +128,15 @@ class Explained:
         inverse_depth: (H, W) in 1/m.
         residual_px: (S, H, W) by neighbour: length of the flow that no depth explains, as far as the target's texture
             shows it, in pixels at a shorter side of 256; NaN where the pixel leaves the neighbour.
-        inside: (S, H, W) bool: the pixel lies inside the neighbour under the found depth.
+        inside: (S, H, W) bool: the pixel lies inside the neighbour under the found depth, with the patch around it.
+        edge: (S, H, W) bool: the patch around the pixel straddles a depth edge, so that its flow is a mixture.
         noise_levels: (S,) standard deviation of what neither depth nor flow explains, grey levels.
     """
 
     inverse_depth: np.ndarray
     residual_px: np.ndarray
     inside: np.ndarray
+    edge: np.ndarray
     noise_levels: np.ndarray
 
 
@@ -162,12 +168,28 @@ def explain(
         unexplained_levels(sample(n.frame, _landing(n, K, inverse_depth)[0]), frame, f, i)
         for n, f, i in zip(neighbours, flow, inside, strict=True)
     ]
+    reach = max(1, round(_REACH * min(inverse_depth.shape)))
     return Explained(
         inverse_depth=inverse_depth,
         residual_px=np.where(inside, left, np.nan).astype(np.float32),
-        inside=inside,
+        inside=np.stack([cv2.erode(i.astype(np.uint8), _square(reach)) > 0 for i in inside]),
+        edge=_straddles(inverse_depth, slope, reach),
         noise_levels=np.array(noise),
     )
+
+
+def _square(reach: int) -> np.ndarray:
+    return np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+
+
+def _straddles(inverse_depth: np.ndarray, slope: np.ndarray, reach: int) -> np.ndarray:
+    """Where depth departs from a plane, within `reach` pixels, by a pixel of parallax: (S, H, W) bool.
+
+    The mean of inverse depth over a window equals its middle on planes, however slanted, and differs beside an edge.
+    """
+    bend = np.abs(inverse_depth - cv2.blur(inverse_depth, (2 * reach + 1, 2 * reach + 1)))
+    bent = bend * np.linalg.norm(slope, axis=-1) > _EDGE_PX
+    return np.stack([cv2.dilate(b.astype(np.uint8), _square(reach // 2)) > 0 for b in bent])
 
 
 def hidden(

@@ -6,6 +6,13 @@ import cv2
 import numpy as np
 
 from eval.errors import MeasureError
+from eval.geometry.depth import FLOW_SIDE
+
+_SMOOTHING_PX = 1.5
+# Noise of a colour channel over that of grey, the mean of three weighted by 0.299, 0.587, 0.114.
+_CHANNEL_NOISE = 1.5
+# By so much a warp by true depth and pose may be off, in pixels at a shorter side of 256.
+_MISPLACED_PX = 0.5
 
 
 def world_stability(start_return: np.ndarray, start_mid: np.ndarray, return_mid: np.ndarray) -> np.ndarray:
@@ -64,6 +71,33 @@ def structural_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     ssim = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
     return float(1.0 - ssim[mask].mean())
+
+
+def changed_levels(a: np.ndarray, b: np.ndarray, noise_levels: float, mask: np.ndarray | None = None) -> float:
+    """How much of two frames differs beyond noise: mean, over channels and a mask, of the excess in grey levels.
+
+    Both are smoothed, which leaves a fifth of uncorrelated noise. Up to five standard deviations of that, and at least
+    one level, are no evidence of change; nor is what a shift by half a pixel, at a shorter side of 256, would cause.
+
+    Args:
+        a: uint8 (H, W, 3).
+        b: uint8 (H, W, 3).
+        noise_levels: Standard deviation, in grey levels, of the difference of two frames of an unchanged scene.
+        mask: (H, W) bool; all if None.
+
+    Raises:
+        MeasureError: If the mask is empty.
+    """
+    if mask is not None and not mask.any():
+        raise MeasureError(expected="a mask with pixels", got="an empty one", remedy="Compare views that overlap.")
+    x = a.astype(np.float32)
+    y = b.astype(np.float32) if mask is None else np.where(mask[..., None], b, x)
+    x, y = (cv2.GaussianBlur(image, (0, 0), _SMOOTHING_PX) for image in (x, y))
+    kept = 1.0 / (2.0 * np.sqrt(np.pi) * _SMOOTHING_PX)
+    slope = np.hypot(*(cv2.Sobel(x, cv2.CV_32F, *d, ksize=3, scale=1 / 8) for d in ((1, 0), (0, 1))))
+    misplaced = slope * (_MISPLACED_PX * min(a.shape[:2]) / FLOW_SIDE)
+    excess = np.maximum(np.abs(x - y) - max(1.0, 5.0 * kept * _CHANNEL_NOISE * noise_levels) - misplaced, 0.0)
+    return float((excess if mask is None else excess[mask]).mean())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,8 @@ _MIN_PIXELS = 64
 _CONVERGED_PX = 0.02
 # Mean robust cost above which the fit from the commanded motion is doubted and another start is tried.
 _DOUBTED_COST = 0.25
+# Flow is measured on patches of an eighth of the side; its errors are independent from one patch to the next, no finer.
+_PATCHES = 64
 # Depth of a pixel that no point falls into.
 _NOTHING_M = 1e9
 
@@ -33,11 +35,13 @@ class Motion:
         target_from_source: (4, 4).
         cost: Mean robust cost of the flow that is left; lower is a better explanation.
         coverage: Share of pixels that took part.
+        covariance: (6, 6) of the motion's error, a small motion of the target's camera: translation, rotation.
     """
 
     target_from_source: np.ndarray
     cost: float
     coverage: float
+    covariance: np.ndarray
 
 
 def fit_motion(
@@ -64,7 +68,7 @@ def fit_motion(
     known = (np.isfinite(source_depth_m) & (source_depth_m > 0)).ravel()
     points = unproject(np.where(known.reshape(height, width), source_depth_m, 1.0), K)
     known &= textured(source).ravel()
-    pose, best = start.copy(), Motion(target_from_source=start, cost=np.inf, coverage=0.0)
+    pose, best = start.copy(), Motion(target_from_source=start, cost=np.inf, coverage=0.0, covariance=np.zeros((6, 6)))
     for _ in range(rounds + 1):
         moved = pose[:3, :3] @ points + pose[:3, 3:]
         pixels, depth_m = project(moved, K)
@@ -80,11 +84,17 @@ def fit_motion(
         flow = np.einsum("nij,nj->ni", _local_map(pixels, height, width)[used], flow)
         weight = 1.0 / (1.0 + (flow**2).sum(1) / _ROBUST_PX**2)
         cost = float(np.log1p((flow**2).sum(1) / _ROBUST_PX**2).mean())
-        if cost < best.cost:
-            best = Motion(target_from_source=pose.copy(), cost=cost, coverage=float(used.mean()))
         J = _jacobian(moved[:, used], K) * scale
         weighted = (J * weight[:, None, None]).reshape(-1, 6)
         A = weighted.T @ J.reshape(-1, 6) + 1e-6 * np.eye(6)
+        if cost < best.cost:
+            variance = float((weight * (flow**2).sum(1)).sum() / (2.0 * weight.sum()))
+            best = Motion(
+                target_from_source=pose.copy(),
+                cost=cost,
+                coverage=float(used.mean()),
+                covariance=variance * (known.size / _PATCHES) * np.linalg.inv(A),
+            )
         step = np.linalg.solve(A, weighted.T @ flow.reshape(-1))
         pose = _small_motion(step) @ pose
         if np.linalg.norm(J @ step, axis=1).mean() < _CONVERGED_PX:
@@ -98,7 +108,7 @@ def track(
     world_from_camera: np.ndarray,
     K: np.ndarray,
     still: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Recovers the camera path of a clip that starts at a known pose in a scene of known shape.
 
     The scene's surface is collected from the commanded views' depth maps; at each recovered pose it is seen anew, so
@@ -112,11 +122,12 @@ def track(
         still: (T, H, W) bool, surfaces that do not move; None for all.
 
     Returns:
-        (T, 4, 4) world_from_camera, and (T,) the share of pixels that each frame's fit used; 0 where it failed and the
-        pose was kept.
+        (T, 4, 4) world_from_camera; (T,) the share of pixels that each frame's fit used, 0 where it failed and the
+        pose was kept; and (T, 6, 6) the covariance of each camera's error in its own frame (translation, rotation),
+        which grows along the way.
     """
     cloud = _cloud(depth_m, world_from_camera, K, still)
-    path, coverage = [world_from_camera[0].copy()], [1.0]
+    path, coverage, covariance = [world_from_camera[0].copy()], [1.0], [np.zeros((6, 6))]
     for t in range(1, len(frames)):
         surface = splat_depth(cloud, path[-1], K, frames.shape[1:3])
         commanded = relative_pose(world_from_camera[t - 1], world_from_camera[t])
@@ -125,7 +136,18 @@ def track(
             best = min(best, fit_motion(frames[t], frames[t - 1], surface, K, np.eye(4)), key=lambda fit: fit.cost)
         path.append(path[-1] @ invert(best.target_from_source) if best.coverage else path[-1].copy())
         coverage.append(best.coverage)
-    return np.stack(path), np.array(coverage)
+        carried = _adjoint(best.target_from_source)
+        covariance.append(carried @ covariance[-1] @ carried.T + best.covariance)
+    return np.stack(path), np.array(coverage), np.stack(covariance)
+
+
+def _adjoint(pose: np.ndarray) -> np.ndarray:
+    """(6, 6): a small motion before a rigid transform, as the small motion after it; translation, then rotation."""
+    x, y, z = pose[:3, 3]
+    carried = np.zeros((6, 6))
+    carried[:3, :3] = carried[3:, 3:] = pose[:3, :3]
+    carried[:3, 3:] = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]) @ pose[:3, :3]
+    return carried
 
 
 def splat_depth(cloud: np.ndarray, world_from_camera: np.ndarray, K: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

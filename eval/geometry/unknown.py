@@ -16,6 +16,16 @@ MIN_SIDE = 128
 WORKING_SIDE = 512
 # Median displacement below which a pair counts as unmoved: SIFT's own localisation noise is about 0.3 px.
 STILL_PX = 1.0
+# Share of the matches within a quarter of a pixel that SIFT's own errors leave at the least.
+FULL_SHARE = 0.5
+# Noise, in grey levels, that misplaces keypoints by as much again as SIFT does without: then variances add.
+_NOISE_LEVELS = 5.0
+
+
+def widening(clip: Clip) -> float:
+    """By how much the video's own noise widens the error of matches: 1 without noise."""
+    with guards.refusals():
+        return float(np.hypot(1.0, guards.noise_levels(clip.frames) / _NOISE_LEVELS))
 
 
 def working_frames(clip: Clip) -> np.ndarray:
@@ -83,25 +93,46 @@ def require_parallax(fits: list[TwoView | None]) -> list[TwoView]:
 
 
 @evaluator(
-    "epipolar_magsac", suite="geometry", unit="share", better="higher", claims=("frame_wobble", "texture_swim_room")
+    "epipolar_magsac",
+    suite="geometry",
+    unit="share",
+    better="higher",
+    claims=("frame_wobble", "texture_swim_room"),
+    version=2,
 )
-def epipolar_magsac(clip: Clip, *, gap_s: float = 0.3, threshold_px: float = 1.0, max_pairs: int = 24) -> Measurement:
-    """Share of SIFT matches that one rigid scene and a moving camera explain (MAGSAC inliers), nothing known.
+def epipolar_magsac(
+    clip: Clip,
+    *,
+    gap_s: float = 0.3,
+    threshold_px: float = 0.25,
+    model_px: float = 1.0,
+    max_pairs: int = 24,
+) -> Measurement:
+    """Share of SIFT matches that one rigid scene and a moving camera explain (MAGSAC), nothing known.
 
-    Pairs without enough matches, or that lost the first frame's detail, count as 0. The Sampson error of *all* matches
-    is in the details: the inliers' own error is bounded by the threshold and says nothing. Blind to changes that a
-    camera motion could explain (scale drift, ignored actions) and to whatever destroys both views alike.
+    Pairs lie `gap_s` apart and twice that: what no scene explains grows with time, what SIFT misplaces does not. The
+    model is fitted with the tolerance `model_px`; a match counts as explained within `threshold_px`, widened by what
+    the video's own noise misplaces. Pairs without enough matches, or that lost the first frame's detail, count as 0.
+    `normalised` is 1 from `FULL_SHARE` on: above, sharpness decides and not the scene. The Sampson error of *all*
+    matches is in the details: the inliers' own error is bounded by the threshold and says nothing. Blind to changes
+    that a camera motion could explain (scale drift, ignored actions), to the order of frames, and to whatever destroys
+    both views alike.
 
     Args:
         clip: Frames of at least 128 px.
-        gap_s: Seconds between the frames of a pair.
-        threshold_px: Sampson distance up to which a match is an inlier, in pixels of frames reduced to at most 512.
-        max_pairs: At most this many pairs, evenly spread.
+        gap_s: Seconds between the frames of the nearer pairs.
+        threshold_px: Sampson distance up to which a match is explained in a video without noise, in pixels of frames
+            reduced to at most 512.
+        model_px: Tolerance of the robust fit, same unit.
+        max_pairs: At most this many pairs of each gap, evenly spread.
     """
-    fits = fit_pairs(clip, gap_s=gap_s, threshold_px=threshold_px, max_pairs=max_pairs)
+    fits: dict[tuple[int, int], TwoView | None] = {}
+    for gap in (gap_s, 2.0 * gap_s):
+        fits |= fit_pairs(clip, gap_s=gap, threshold_px=model_px, max_pairs=max_pairs)
     moving = require_parallax(list(fits.values()))
+    limit = threshold_px * widening(clip)
     tested = {
-        pair: 0.0 if fit is None else float(fit.inliers.mean())
+        pair: 0.0 if fit is None else float((fit.sampson_px < limit).mean())
         for pair, fit in fits.items()
         if fit is None or (fit.motion_px >= STILL_PX and fit.has_parallax)
     }
@@ -109,12 +140,13 @@ def epipolar_magsac(clip: Clip, *, gap_s: float = 0.3, threshold_px: float = 1.0
     errors = np.concatenate([fit.sampson_px for fit in moving if fit.has_parallax])
     return Measurement(
         value=value,
-        normalised=value,
+        normalised=min(1.0, value / FULL_SHARE),
         uncertainty=standard_error(np.array(list(tested.values()))),
         coverage=len(tested) / len(fits),
         per_frame=frame_means(tested, len(clip)),
-        offending=tuple(b for (_, b), share in tested.items() if share < 0.5),
+        offending=tuple(b for (_, b), share in tested.items() if share < FULL_SHARE / 2),
         details={
+            "threshold_px": limit,
             "pairs": len(fits),
             "pairs_unmatched": sum(fit is None for fit in fits.values()),
             "pairs_without_parallax": sum(not fit.has_parallax for fit in moving),

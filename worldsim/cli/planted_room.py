@@ -4,7 +4,8 @@ Evaluators are given all truth and take from it what they need. Cards are decide
 made: 64 pixels where depth or camera are known, 256 where sparse matching finds the geometry.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import cv2
@@ -16,13 +17,16 @@ from eval import Clip
 from eval.validity import Case, Variant, degenerate
 from worldsim.cli.planted import NUISANCE_LEVEL, SEVERITIES, Job
 
-SIZES = {128: 4, 256: 1}
-"""Sizes beside the one that was asked for, on one in so many of its seeds; matching is judged at the largest."""
+SIZES = {128: 0.5, 256: 1.0}
+"""Sizes beside the one that was asked for, on so many of its seeds; matching is judged at the largest."""
 
 LARGEST_SHOWS = ("frame_wobble", "camera_wobble", "texture_swim_room")
 """Violations at the largest size: what matching claims, and what it is blind to."""
 
 MATCHING = ("tsed", "epipolar_magsac", "sfm")
+MEMORY = ("revisit", "world_stability", "object_permanence")
+RETURNING = "returning"
+"""What is planted, and nuisances, on clips that look away and return: the only ones that test memory."""
 FRAMES, LARGE_FRAMES, LOOK_AWAY_FRAMES = 16, 9, 32
 WOBBLE = 0.02
 """Of the frame's side, the standard deviation of `frame_wobble` at severity 1."""
@@ -32,12 +36,25 @@ TRUTH = ("depth_m", "segmentation", "world_from_camera", "K", "world_from_object
 
 def deciding_mode(evaluator: str, size: int) -> str:
     """The mode in which an evaluator's claims are judged."""
-    return mode_of(max(SIZES) if evaluator in MATCHING else size)
+    return mode_of(max(SIZES) if evaluator in MATCHING else size, returning=evaluator in MEMORY)
 
 
-def mode_of(size: int) -> str:
-    """How cards name a size."""
-    return f"{size} px"
+def mode_of(size: int, *, returning: bool = False) -> str:
+    """How cards name a size, and clips that look away and return."""
+    return f"{size} px, {RETURNING}" if returning else f"{size} px"
+
+
+def mode(job: Job) -> str:
+    """The mode of a job's case."""
+    return mode_of(job.size, returning=job.name in ("world_forgotten", RETURNING))
+
+
+def concerns(job: Job, evaluators: Iterable[str]) -> bool:
+    """Whether one of the evaluators is made for such clips; matching finds nothing in the smallest frames."""
+    returning = job.name in ("world_forgotten", RETURNING)
+    return any(
+        returning if e in MEMORY else not returning and (e not in MATCHING or job.size in SIZES) for e in evaluators
+    )
 
 
 def jobs(*, pairs: int, size: int, first_seed: int) -> list[Job]:
@@ -47,27 +64,28 @@ def jobs(*, pairs: int, size: int, first_seed: int) -> list[Job]:
     """
     names = [n for n in (*RECIPES, *EXTRA) if n != "impossible_support"]
     planned = []
-    for side, seeds in [(size, pairs), *((s, -(-pairs // part)) for s, part in SIZES.items() if s != size)]:
+    for side, seeds in [(size, pairs), *((s, math.ceil(pairs * part)) for s, part in SIZES.items() if s != size)]:
         shown = names if side == size else [n for n in names if n != "world_forgotten"]
         shown = shown if side != max(SIZES) else [n for n in shown if n in LARGEST_SHOWS]
         planned += [Job("room", "violation", n, first_seed + s, side) for n in shown for s in range(seeds)]
         planned += [Job("room", "nuisance", "", first_seed + s, side) for s in range(seeds)]
+        if side == size:
+            planned += [Job("room", "nuisance", RETURNING, first_seed + s, side) for s in range(seeds)]
     return planned
 
 
 def build(job: Job) -> list[Case]:
     """The case of a job."""
-    mode = mode_of(job.size)
     if job.kind == "violation":
         made = [(s, *_pair(job, s)) for s in SEVERITIES]
         variants = [
             Variant(kind="violation", name=job.name, severity=s, clip=_clip(violated)) for s, _, violated in made
         ]
-        return [Case(mode=mode, seed=job.seed, lawful=_clip(made[0][1]), variants=tuple(variants))]
+        return [Case(mode=mode(job), seed=job.seed, lawful=_clip(made[0][1]), variants=tuple(variants))]
     lawful = _lawful(job)
     clip = _clip(lawful)
     changed = [*_nuisances(job, lawful), *degenerate(clip, np.random.default_rng(job.seed))]
-    return [Case(mode=mode, seed=job.seed, lawful=clip, variants=tuple(_with_truth(v, clip) for v in changed))]
+    return [Case(mode=mode(job), seed=job.seed, lawful=clip, variants=tuple(_with_truth(v, clip) for v in changed))]
 
 
 def _pair(job: Job, severity: float) -> tuple[Record, Record]:
@@ -79,9 +97,8 @@ def _pair(job: Job, severity: float) -> tuple[Record, Record]:
 
 
 def _lawful(job: Job, motion: str = "rest") -> Record:
-    """A lawful recording along one of the paths, in turn; the look away is long enough to leave the view."""
-    paths = ("dolly", "orbit") if job.size in SIZES else ("dolly", "orbit", "look_away")
-    path = paths[job.seed % len(paths)]
+    """A lawful recording; the look away is long enough to leave the view."""
+    path = "look_away" if job.name == RETURNING else ("dolly", "orbit")[job.seed % 2]
     frames = LOOK_AWAY_FRAMES if path == "look_away" else _frames(job.size)
     env = {"factors": {"motion": motion}}
     return pair(
@@ -136,4 +153,13 @@ def frame_wobble(seed: int, severity: float, size: tuple[int, int]) -> tuple[Rec
     return lawful, replace(lawful, frames=np.stack(bent), onset=1, name="frame_wobble", severity=severity)
 
 
-EXTRA: dict[str, Callable[[int, float, tuple[int, int]], tuple[Record, Record]]] = {"frame_wobble": frame_wobble}
+def ignored_turns(seed: int, severity: float, size: tuple[int, int]) -> tuple[Record, Record]:
+    """Ignored actions on paths that turn: on straight ones, a slower camera sees what a larger world would show."""
+    path = ("orbit", "look_away")[seed % 2]
+    return pair("ignored_actions", seed, severity, size=size, num_frames=_frames(min(size)), camera_path=path)
+
+
+EXTRA: dict[str, Callable[[int, float, tuple[int, int]], tuple[Record, Record]]] = {
+    "frame_wobble": frame_wobble,
+    "ignored_turns": ignored_turns,
+}

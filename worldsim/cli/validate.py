@@ -135,8 +135,9 @@ def _plan(options: Options, suite: Suite) -> tuple[Sequence[object], Callable[..
     if options.world in PICTURE:
         return planted_picture.jobs(suite.evaluators[0].name, **asked), planted_picture.build
     if options.world == "room":
-        every = planted_room.jobs(**asked)
-        return [j for j in every if not options.sizes or j.size in flat(options.sizes)], planted_room.build
+        every = [j for j in planted_room.jobs(**asked) if not options.sizes or j.size in flat(options.sizes)]
+        names = [e.name for e in suite.evaluators if e.name not in BASELINES]
+        return [j for j in every if planted_room.concerns(j, names)], planted_room.build
     planned = planted.jobs(options.world, lawful=options.lawful, **asked)
     return [j for j in planned if _concerns(j, suite) or not options.check], planted.build
 

@@ -32,7 +32,7 @@ def test_moving_shadows_and_turning_solids_are_no_violation(rolling, monkeypatch
         assert len(found.offending) <= 1
     assert residual_flow(rolling).coverage > 0.05
     # The same pixels, had the light not been thought of.
-    monkeypatch.setattr(known_depth, "_relit", lambda target, source, K: np.zeros(target.depth_m.shape, bool))
+    monkeypatch.setattr(known_depth, "relit", lambda target, source, K: np.zeros(target.depth_m.shape, bool))
     blind = residual_flow(replace(rolling, fps=rolling.fps + 1))
     assert blind.value > 0.05
 
