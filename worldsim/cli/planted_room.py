@@ -5,7 +5,7 @@ made: 64 pixels where depth or camera are known, 256 where sparse matching finds
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import cv2
@@ -17,8 +17,10 @@ from eval import Clip
 from eval.validity import Case, Variant, degenerate
 from worldsim.cli.planted import NUISANCE_LEVEL, SEVERITIES, Job
 
-SIZES = {128: 0.5, 256: 1.0}
-"""Sizes beside the one that was asked for, on so many of its seeds; matching is judged at the largest."""
+SIZES = (128, 256)
+"""Sizes beside the one that was asked for; matching is judged at the largest."""
+OTHER_SIZES, FOR_MATCHING = 0.5, 1.5
+"""Seeds at the other sizes over those at the first; and at the largest for matching, which some clips do not allow."""
 
 LARGEST_SHOWS = ("frame_wobble", "camera_wobble", "texture_swim_room")
 """Violations at the largest size: what matching claims, and what it is blind to."""
@@ -49,28 +51,26 @@ def mode(job: Job) -> str:
     return mode_of(job.size, returning=job.name in ("world_forgotten", RETURNING))
 
 
-def concerns(job: Job, evaluators: Iterable[str]) -> bool:
-    """Whether one of the evaluators is made for such clips; matching finds nothing in the smallest frames."""
-    returning = job.name in ("world_forgotten", RETURNING)
-    return any(
-        returning if e in MEMORY else not returning and (e not in MATCHING or job.size in SIZES) for e in evaluators
-    )
-
-
-def jobs(*, pairs: int, size: int, first_seed: int) -> list[Job]:
-    """`pairs` seeds of each violation and of the nuisances at one size, fewer at each of `SIZES`.
+def jobs(*, pairs: int, size: int, first_seed: int, evaluators: Collection[str]) -> list[Job]:
+    """`pairs` seeds of each violation and of the nuisances at the evaluators' size, others at the other sizes.
 
     Looking away takes many frames and is measured at the first size alone; the largest shows what matching is for.
     """
-    names = [n for n in (*RECIPES, *EXTRA) if n != "impossible_support"]
+    names = [n for n in (*RECIPES, *EXTRA) if n not in ("impossible_support", "world_forgotten")]
     planned = []
-    for side, seeds in [(size, pairs), *((s, math.ceil(pairs * part)) for s, part in SIZES.items() if s != size)]:
-        shown = names if side == size else [n for n in names if n != "world_forgotten"]
-        shown = shown if side != max(SIZES) else [n for n in shown if n in LARGEST_SHOWS]
-        planned += [Job("room", "violation", n, first_seed + s, side) for n in shown for s in range(seeds)]
-        planned += [Job("room", "nuisance", "", first_seed + s, side) for s in range(seeds)]
-        if side == size:
-            planned += [Job("room", "nuisance", RETURNING, first_seed + s, side) for s in range(seeds)]
+    if any(e in MEMORY for e in evaluators):
+        kinds = (("violation", "world_forgotten"), ("nuisance", RETURNING))
+        planned += [Job("room", kind, name, first_seed + s, size) for kind, name in kinds for s in range(pairs)]
+    matching = any(e in MATCHING for e in evaluators)
+    others = any(e not in (*MEMORY, *MATCHING) for e in evaluators)
+    for side in (size, *(s for s in SIZES if s != size)) if matching or others else ():
+        if side not in SIZES and not others:
+            continue
+        share = 1.0 if side == size else FOR_MATCHING if matching and side == max(SIZES) else OTHER_SIZES
+        seeds = range(first_seed, first_seed + math.ceil(pairs * share))
+        shown = names if others and side != max(SIZES) else LARGEST_SHOWS
+        planned += [Job("room", "violation", n, s, side) for n in shown for s in seeds]
+        planned += [Job("room", "nuisance", "", s, side) for s in seeds]
     return planned
 
 

@@ -41,7 +41,7 @@ class Options:
         evaluators: Only these, separated by commas; all of the world's suite by default.
         pairs: Seeds of each violation; 30 or more for cards that count.
         lawful: Lawful clips for the rate of false alarms.
-        size: Side of the frames in pixels; Room adds 128 on a quarter of the seeds, and 256.
+        size: Side of the frames in pixels; Room adds 128 and 256 on half of the seeds.
         sizes: Of Room's, only these; readings in `work` of others are taken up by a later call without it.
         first_seed: Seeds from here on; those below are for development.
         workers: Processes.
@@ -135,9 +135,9 @@ def _plan(options: Options, suite: Suite) -> tuple[Sequence[object], Callable[..
     if options.world in PICTURE:
         return planted_picture.jobs(suite.evaluators[0].name, **asked), planted_picture.build
     if options.world == "room":
-        every = [j for j in planted_room.jobs(**asked) if not options.sizes or j.size in flat(options.sizes)]
         names = [e.name for e in suite.evaluators if e.name not in BASELINES]
-        return [j for j in every if planted_room.concerns(j, names)], planted_room.build
+        every = planted_room.jobs(**asked, evaluators=names)
+        return [j for j in every if not options.sizes or j.size in flat(options.sizes)], planted_room.build
     planned = planted.jobs(options.world, lawful=options.lawful, **asked)
     return [j for j in planned if _concerns(j, suite) or not options.check], planted.build
 
