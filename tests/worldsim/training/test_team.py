@@ -20,22 +20,33 @@ from worldsim.training.draws import generators_for, normal
 from worldsim.training.team import Team
 
 STEPS = 6
+# torchrun's own agent, which forks instead of starting Python anew: the imports are most of what a short run costs.
 WORK = """
 import json, sys
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from worldsim.training import TrainConfig, train
 from worldsim.training.learner import Learner
 from worldsim.training.team import local
 
-config, honest = TrainConfig.from_dict(json.loads(sys.argv[1])), Learner.update
+honest = Learner.update
 
-def update(self):
-    held = sum(local(p).numel() for p in self.parameters) / sum(p.numel() for p in self.parameters)
-    if self.folder.name == "dynamics":
-        assert 0.3 < held < 0.7 if config.shard else held == 1.0, held  # of the weights, in this process
-    return honest(self)
+def work(config, out):
+    def update(self):
+        held = sum(local(p).numel() for p in self.parameters) / sum(p.numel() for p in self.parameters)
+        if self.folder.name == "dynamics":
+            assert 0.3 < held < 0.7 if config.shard else held == 1.0, held  # of the weights, in this process
+        return honest(self)
 
-Learner.update = update
-train(config, out=sys.argv[2], resume=True, show_progress=False)
+    Learner.update = update
+    train(config, out=out, resume=True, show_progress=False)
+
+for argument in sys.argv[1:]:
+    config, out = json.loads(argument)
+    launch = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, run_id=out, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        start_method="fork", max_restarts=0, monitor_interval=0.1,
+    )
+    elastic_launch(launch, work)(TrainConfig.from_dict(config), out)
 """
 
 
@@ -51,7 +62,7 @@ def shared(session_config: TrainConfig) -> TrainConfig:
         dynamics=replace(session_config.dynamics, bidirectional=0.4, feedback=0.5, events=0.5),
         evaluation=EvaluationConfig(clips=1, horizon=2, videos=0),
         log_every=1,
-        evaluate_every=3,
+        evaluate_every=STEPS - 2,
         tensorboard=False,
     )
 
@@ -61,13 +72,17 @@ def losses(run: Path) -> dict[tuple[str, int], float]:
     return {(x["phase"], x["step"]): x["loss"] for x in lines if "loss" in x}
 
 
-def in_two_processes(config: TrainConfig, out: Path) -> None:
-    """What `torchrun --nproc-per-node 2` does."""
-    script = out.parent / "work.py"
+@pytest.fixture(scope="session")
+def by_two(shared: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """The runs of two processes, as `torchrun --nproc-per-node 2` starts them, without and with shared weights."""
+    folder = tmp_path_factory.mktemp("two")
+    runs = {shard: folder / f"shard_{shard}" for shard in (False, True)}
+    brief = replace(shared, optimiser=replace(shared.optimiser, steps=STEPS - 2))
+    jobs = [json.dumps((replace(brief, shard=shard).to_dict(), str(out))) for shard, out in runs.items()]
+    script = folder / "work.py"
     script.write_text(WORK)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     finished = subprocess.run(
-        [*command, json.dumps(config.to_dict()), str(out)],
+        [sys.executable, str(script), *jobs],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -75,6 +90,7 @@ def in_two_processes(config: TrainConfig, out: Path) -> None:
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
+    return runs
 
 
 @pytest.fixture(scope="session")
@@ -85,9 +101,10 @@ def alone(shared: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.mark.parametrize("shard", [False, True], ids=["ddp", "fsdp"])
-def test_two_processes_compute_what_one_computes(shared: TrainConfig, alone: Path, tmp_path: Path, shard: bool) -> None:
-    out = tmp_path / "run"
-    in_two_processes(replace(shared, shard=shard, optimiser=replace(shared.optimiser, steps=STEPS - 2)), out)
+def test_two_processes_compute_what_one_computes(
+    shared: TrainConfig, alone: Path, by_two: dict[bool, Path], shard: bool
+) -> None:
+    out = by_two[shard]
     expected, early = losses(alone), losses(out)
     assert early.keys() == {key for key in expected if key <= ("dynamics", STEPS - 2) or key[0] == "tokenizer"}
     # One process goes on from the gathered state, computing its share of each batch in two parts.
