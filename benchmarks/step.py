@@ -1,9 +1,10 @@
 """How fast a learned world steps, as figures and as ratios of one run.
 
-`python benchmarks/step.py` prints one JSON object: the shipped world for 1 and 16 environments; its step after 5,000
-frames against after 100; an Oasis-shaped model (window 32, 10 steps, narrower) with a cache against full recomputation;
-mixed sizes packed against padded; and the rate of matrix products, against which all of it can be held. Medians and
-best times are given for machines that other programs share; `load_average` tells whether they did. `--only` runs some.
+`python benchmarks/step.py` prints one JSON object: the shipped world for 1 and 16 environments, plain, compiled and in
+bfloat16; its step after 5,000 frames against after 100; an Oasis-shaped model (window 32, 10 steps, width as released,
+fewer blocks) with a cache against full recomputation; mixed sizes packed against padded; and the rate of matrix
+products, against which all of it can be held. Medians and best times are given for machines that other programs share;
+`load_average` tells whether they did. `--only` runs some.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +38,14 @@ from worldsim.transformer import Clip, Conditions, VideoDiT
 
 # Operators by what they do; the first that fits counts.
 KINDS = {
+    "compiled kernels": ("cpp_fused", "triton"),
     "convolutions": ("conv",),
     "attention": ("bmm", "attention", "softmax"),
     "products": ("mm", "addmv"),
     "norms and activations": ("norm", "gelu", "silu", "rsqrt", "pow", "mean", "sum", "tanh"),
     "other arithmetic": ("addcmul", "mul", "add", "sub", "div", "cos", "sin", "polar", "where", "clamp"),
 }
-FIGURES = ("one_environment", "sixteen_environments", "endurance", "oasis_shaped", "mixed_sizes")
+FIGURES = ("one_environment", "sixteen_environments", "options", "endurance", "oasis_shaped", "mixed_sizes")
 # Frames, latent rows and columns of clips in a batch of mixed sizes: square, wide, tall; short and long.
 MIXED = [(16, 8, 8), (8, 8, 16), (4, 16, 16), (16, 4, 8), (12, 16, 8), (1, 16, 16), (8, 8, 8), (16, 8, 4)]
 
@@ -56,6 +59,19 @@ def timed(work: Callable[[], object]) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def median_of(work: Callable[[], Tensor], calls: int = 5, budget_s: float = 5.0) -> tuple[float, Tensor]:
+    """Median seconds of so many calls, or of fewer that take so long together; and what the last one gave."""
+    times, given = [], torch.empty(0)
+
+    def once() -> None:
+        nonlocal given
+        given = work()
+
+    while len(times) < calls and sum(times) < budget_s:
+        times.append(timed(once))
+    return float(np.median(times)), given
 
 
 def matrix_rate(device: str) -> float:
@@ -75,7 +91,6 @@ def shipped(name: str, envs: int, steps: int, device: str, rate: float) -> dict[
     """Speed, latency and what a step is spent on, with a full window."""
     sim = load(name, device=device)
     state, actions = _warm(sim, envs)
-    times = []
 
     def step() -> None:
         nonlocal state
@@ -104,6 +119,22 @@ def shipped(name: str, envs: int, steps: int, device: str, rate: float) -> dict[
     }
 
 
+def step_options(name: str, steps: int, device: str) -> dict[str, object]:
+    """Whether compiling and lower precision pay: the same steps in four ways."""
+    found: dict[str, object] = {}
+    for envs, precision, compiled in product((1, 16), ("float32", "bfloat16"), (False, True)):
+        sim = load(name, device=device, precision=precision, compiled=compiled)
+        state, actions = _warm(sim, envs)
+        times = []
+        for _ in range(steps):
+            began = time.perf_counter()
+            state = sim.step(state, actions, donate=True).state
+            times.append(time.perf_counter() - began)
+        case = f"{envs} in a batch, {precision}{', compiled' if compiled else ''}"
+        found[case] = [round(float(np.percentile(times, p)) * 1e3, 2) for p in (50, 95)]
+    return {"latency_ms_p50_p95": found}
+
+
 def _warm(sim: Simulator, envs: int) -> tuple[State, np.ndarray]:
     state, _ = sim.reset(num_envs=envs, text="two red balls and a blue box" if sim.model.config.text else None)
     actions = np.zeros(envs, dtype=np.int64)
@@ -112,10 +143,10 @@ def _warm(sim: Simulator, envs: int) -> tuple[State, np.ndarray]:
     return state, actions
 
 
-def _operator_time(step: Callable[[], None]) -> dict[str, float]:
+def _operator_time(step: Callable[[], object], rounds: int = 5) -> dict[str, float]:
     """Shares of a step's operator time; what is left after arithmetic is copies, views and memory."""
     with profile(activities=[ProfilerActivity.CPU]) as found:
-        for _ in range(5):
+        for _ in range(rounds):
             step()
     shares = dict.fromkeys((*KINDS, "copies, views, memory"), 0.0)
     for event in found.key_averages():
@@ -150,9 +181,9 @@ def endurance(name: str, early: int, late: int, device: str) -> dict[str, object
 
 
 def oasis_shaped(width: int, depth: int, grid: tuple[int, int], device: str, rate: float) -> dict[str, object]:
-    """Cached generation against full recomputation, with the same outputs.
+    """Cached generation against full recomputation, with the same outputs from the same past.
 
-    The full recomputation of some frames, from the same past, is timed; that of the frames between is interpolated.
+    Medians of some frames are taken, of both; those of the frames between are interpolated.
     """
     torch.manual_seed(0)
     config = ModelConfig(
@@ -165,49 +196,53 @@ def oasis_shaped(width: int, depth: int, grid: tuple[int, int], device: str, rat
         weight.copy_(torch.randn_like(weight) * (weight[0].numel() if weight.ndim > 1 else 25) ** -0.5)
     exact = Dynamics(model, Sampling(steps=10, cache="exact", context_level=0.015, context_noise=False))
     rolling = Dynamics(model, Sampling(steps=10, cache="rolling", context_level=0.015, context_noise=False))
-    window, start = config.window, torch.randn(1, 1, 16, *grid, device=device)
-    compared = (1, window // 2, window - 1)  # while the window fills
-    sliding = range(window, window + 3)
+    window, past = config.window, torch.randn(1, config.window, 16, *grid, device=device)
+    slow, quick, difference = {}, {}, 0.0
     with torch.inference_mode():
-        _generated(exact, start, 3)  # warms the allocator up
-        frames, quick_s = _generated(exact, start, sliding.stop)
-        _, rolling_s = _generated(rolling, frames[:, :window], sliding.stop)
-        slow_s, difference = {}, 0.0
-        for i in (*compared, *sliding[:2]):
-            began = time.perf_counter()
-            again = _recomputed(exact, frames[:, :i], i)
-            slow_s[i] = time.perf_counter() - began
-            difference = max(difference, float((again - frames[:, i : i + 1]).abs().max()))
+        _, advance = _next_frame(exact, past[:, :1])
+        advance()  # warms the allocator up
+        for i in (1, window // 2, window - 1, window):  # the window fills; then it slides
+            _, advance = _next_frame(exact, past[:, :i])
+            quick[i], found = median_of(advance)
+            if i != window - 1:  # as many frames pass through the network as when the window slides
+                slow[i], again = median_of(lambda i=i: _recomputed(exact, past[:, :i], i))
+                difference = max(difference, float((again - found).abs().max()))
+        slow[window - 1] = slow[window]
+        model_passes, advance = _next_frame(rolling, past)
+        rolled, _ = median_of(advance)
+        spent = _operator_time(advance, rounds=1)
     filling = range(1, window)
-    first = float(np.interp(filling, compared, [slow_s[i] for i in compared]).sum()) / sum(quick_s[i] for i in filling)
-    whole = float(np.median([slow_s[i] for i in sliding[:2]]))
-    slid, rolled = (float(np.median([times[i] for i in sliding])) for times in (quick_s, rolling_s))
+    first, first_quick = (float(np.interp(filling, list(t), list(t.values())).sum()) for t in _in_order(slow, quick))
+    flops = cost(config, latent_grid=grid).flops_per_pass * model_passes
     return {
         "width_depth_grid": [width, depth, list(grid)],
         "parameters": sum(p.numel() for p in model.parameters()),
         "largest_difference_of_latents": difference,
-        "first_32_frames_ratio": round(first, 1),
-        "sliding_exact_ratio": round(whole / slid, 1),
-        "sliding_rolling_ratio": round(whole / rolled, 1),
-        "seconds_a_sliding_frame": {"full": round(whole, 3), "exact": round(slid, 3), "rolling": round(rolled, 3)},
-        "share_of_matrix_rate_rolling": round(cost(config, latent_grid=grid).flops_per_pass * 11 / rolled / rate, 3),
+        "first_32_frames_ratio": round(first / first_quick, 1),
+        "sliding_exact_ratio": round(slow[window] / quick[window], 1),
+        "sliding_rolling_ratio": round(slow[window] / rolled, 1),
+        "seconds_full_p50": {i: round(t, 3) for i, t in slow.items()},
+        "seconds_cached_p50": {i: round(t, 3) for i, t in quick.items()},
+        "seconds_rolling_p50": round(rolled, 3),
+        "share_of_matrix_rate_rolling": round(flops / rolled / rate, 3),
+        "operator_time_rolling": spent,
     }
 
 
-def _generated(dynamics: Dynamics, given: Tensor, count: int) -> tuple[Tensor, dict[int, float]]:
-    """`count` latent frames, the given ones first, and the seconds that each other one took."""
-    device, known = str(given.device), given.shape[1]
-    state = dynamics.blank([0], [None], (given.shape[3], given.shape[4]), fingerprint="")
+def _in_order(*times: dict[int, float]) -> list[dict[int, float]]:
+    return [dict(sorted(t.items())) for t in times]
+
+
+def _next_frame(dynamics: Dynamics, past: Tensor) -> tuple[int, Callable[[], Tensor]]:
+    """The number of passes over the frame after the given latent ones, and what makes it, as often as wanted."""
+    device, known = str(past.device), past.shape[1]
+    state = dynamics.blank([0], [None], (past.shape[3], past.shape[4]), fingerprint="")
     actions = torch.cat([_action(i, device) for i in range(known)], dim=1)
-    state = dynamics.prefill(state, given, _controls(dynamics, actions, torch.arange(known, device=device)[None] > 0))
-    frames, times = [given], {}
-    for i in range(known, count):
-        began = time.perf_counter()
-        action = _action(i, device)
-        state, latent, _ = dynamics.advance(state, _controls(dynamics, action, torch.ones_like(action[..., 0]).bool()))
-        times[i] = time.perf_counter() - began
-        frames.append(latent)
-    return torch.cat(frames, dim=1), times
+    state = dynamics.prefill(state, past, _controls(dynamics, actions, torch.arange(known, device=device)[None] > 0))
+    action = _action(known, device)
+    controls = _controls(dynamics, action, torch.ones_like(action[..., 0]).bool())
+    # A step writes in place; what it writes is what the next call of the same writes again.
+    return dynamics.sampling.steps + 1, lambda: dynamics.advance(state, controls)[1]
 
 
 def _controls(dynamics: Dynamics, actions: Tensor, known: Tensor) -> Controls:
@@ -269,6 +304,7 @@ def packed(name: str, device: str, rate: float, rounds: int = 12) -> dict[str, o
         counter = FlopCounterMode(display=False)
         with counter:
             model.forward_packed(clips)
+        spent = _operator_time(lambda: model.forward_packed(clips))
     padded_s, packed_s = np.median(np.array(pairs[1:]), axis=0)
     real, filled = sum(a * b * c for a, b, c in MIXED), len(MIXED) * f * h * w
     return {
@@ -276,6 +312,7 @@ def packed(name: str, device: str, rate: float, rounds: int = 12) -> dict[str, o
         "padded_over_packed": round(float(padded_s / packed_s), 2),
         "cells_padded_over_real": round(filled / real, 2),
         "share_of_matrix_rate": round(counter.get_total_flops() / float(packed_s) / rate, 3),
+        "operator_time": spent,
     }
 
 
@@ -287,8 +324,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=FIGURES, choices=FIGURES, help="which figures; all by default")
     parser.add_argument("--steps", type=int, default=100, help="timed steps of the shipped world")
     parser.add_argument("--late", type=int, default=5000, help="frames of the long episode")
-    parser.add_argument("--width", type=int, default=256, help="width of the Oasis-shaped model (released: 1024)")
-    parser.add_argument("--depth", type=int, default=4, help="its depth (released: 16)")
+    parser.add_argument(
+        "--width", type=int, default=1024, help="width of the Oasis-shaped model, by default as released"
+    )
+    parser.add_argument("--depth", type=int, default=1, help="its depth (released: 16)")
     parser.add_argument("--grid", type=int, nargs=2, default=(18, 32), help="its latent grid (released: 18 32)")
     options = parser.parse_args()
     world, device, rate = options.world, options.device, matrix_rate(options.device)
@@ -296,6 +335,7 @@ def main() -> None:
         "one_environment": lambda: shipped(world, 1, options.steps, device, rate),
         "sixteen_environments": lambda: shipped(world, 16, options.steps, device, rate),
         "endurance": lambda: endurance(world, 100, options.late, device),
+        "options": lambda: step_options(world, options.steps, device),
         "oasis_shaped": lambda: oasis_shaped(options.width, options.depth, tuple(options.grid), device, rate),
         "mixed_sizes": lambda: packed(world, device, rate),
     }
