@@ -22,6 +22,7 @@ from eval.tables import show_frames
 
 HEAT_PX = 256
 CLOUD_FRAMES = 12
+LINE_PX = 1.0
 LACKING = "for want of what the clip does not come with (camera, depth, masks, a reference, a network)"
 
 
@@ -157,16 +158,17 @@ def matches_block(clip: Clip, report: Report) -> list[Block]:
     frames = working_frames(clip)
     for b in sorted(shares, key=shares.__getitem__):
         in_a, in_b = matched_points(frames[pairs[b]], frames[b])
-        fit = two_view(in_a, in_b)
+        fit = two_view(in_a, in_b, threshold_px=LINE_PX)
         if fit is None or fit.F is None:
             continue
         size = (frames.shape[2], frames.shape[1])
         view_a, view_b = (cv2.resize(clip.frames[i], size, interpolation=cv2.INTER_AREA) for i in (pairs[b], b))
+        within = float((fit.sampson_px < LINE_PX).mean())
         caption = (
-            f"Frames {pairs[b]} and {b}, the pair that a rigid scene and a moving camera explain worst of those that "
-            f"match: {shares[b]:.0%} of {len(fit.inliers)} matches lie on their epipolar lines (green)."
+            f"Frames {pairs[b]} and {b}, of the frames that match those that a rigid scene and a moving camera explain "
+            f"worst: {within:.0%} of {len(fit.inliers)} matches lie within a pixel of their epipolar lines (green)."
         )
-        picture = pictures.epipolar_lines(view_a, view_b, in_a, in_b, fit.F, threshold_px=1.0)
+        picture = pictures.epipolar_lines(view_a, view_b, in_a, in_b, fit.F, threshold_px=LINE_PX)
         return [Picture(image=picture, caption=caption)]
     return []
 

@@ -88,7 +88,7 @@ def test_matches_and_model_of_a_walk_are_shown(walk):
     assert report["epipolar_magsac"].value is not None
     (lines,) = matches_block(walk, report)
     assert lines.image.shape == (384, 2 * 384 + 4, 3)
-    assert "matches lie on their epipolar lines" in lines.caption
+    assert "matches lie within a pixel of their epipolar lines" in lines.caption
     if is_available():
         assert report["sfm"].value
         (cloud,) = cloud_block(walk, report)

@@ -25,9 +25,6 @@ FRESH_SEED = 10_000_000
 TRUTH, DREAM, STILL, SHUFFLED = "truth", "dream", "last frame held", "frames shuffled"
 
 
-Policy = Callable[[np.ndarray, Mapping[str, Any], np.random.Generator], Any]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Acting:
     """A way to act in a world.
@@ -39,7 +36,7 @@ class Acting:
     """
 
     words: str
-    make: Callable[[gym.Space, int, int], Policy]
+    make: Callable[[gym.Space, int, int], Any]
     camera_path: str | None = None
 
 

@@ -10,12 +10,12 @@ from eval import Clip, Report, Unmeasurable
 from eval.batch import Failure
 from eval.errors import EvalError
 from eval.geometry.known_depth import check_pair, views
-from eval.geometry.pictures import residual_heat
+from eval.geometry.pictures import depth_cloud, residual_heat
 from eval.physics.tracks import track
 from eval.pictures import beside, enlarged, tracks_picture
 from eval.plots import FEWEST_FOR_INTERVAL, evidence_plot, horizon_plot
 from eval.report import Block, Comparison, Facts, Note, Picture, Plot, Scores, Section, Videos
-from eval.sections import breaks, clip_section, forgetting_block
+from eval.sections import CLOUD_FRAMES, breaks, clip_section, forgetting_block
 from eval.tables import UNEVEN_SHARE, show_value
 from worldsim.cli.demo_cases import DREAM, GIVEN, SHUFFLED, STILL, TRUTH, Case, World
 from worldsim.cli.demo_own import OwnInput
@@ -167,7 +167,7 @@ def _breaks(result: Result) -> tuple[int, ...]:
 
 def _instruments(graded: Graded) -> list[Block]:
     case, blocks = graded.cases[0], []
-    blocks += _heat(case) if graded.world.known else _tracks(case)
+    blocks += [*_heat(case), *_clouds(case)] if graded.world.known else _tracks(case)
     result = graded.results[DREAM][0]
     if isinstance(result, Failure):
         return [*blocks, Note(text=f"The dream could not be scored: {result.error}", tone="warning")]
@@ -210,6 +210,21 @@ def _heat(case: Case) -> list[Block]:
     caption = (
         f"What still moves after frame {start} is carried to frame {start + reach} by the commanded camera and depth: "
         f"blue nothing, red 2 px and more at 256 px a side, bare: not testable. From the left: {labels}."
+    )
+    return [Picture(image=beside(pictures), caption=caption)]
+
+
+def _clouds(case: Case) -> list[Block]:
+    """Truth and dream put into the room by the commanded camera and depth."""
+    pictures = []
+    for label in (TRUTH, DREAM):
+        frames, truth = case.clips[label].frames, case.clips[label].truth
+        chosen = np.linspace(0, len(frames) - 1, CLOUD_FRAMES).round().astype(int)
+        depth_m, poses = truth["depth_m"][chosen], truth["world_from_camera"][chosen]
+        pictures.append(depth_cloud(frames[chosen], depth_m, poses, truth["K"][0]))
+    caption = (
+        f"The pixels of {CLOUD_FRAMES} frames where the commanded camera and depth put them, from above, with the "
+        "cameras (blue): the truth, then the dream. Where a video shows one room, its walls have their colours."
     )
     return [Picture(image=beside(pictures), caption=caption)]
 
