@@ -36,7 +36,7 @@ class WeightFreeFeature:
     Every video is first brought to `size`×`size` pixels. 78 numbers: mean colour of 4×4 cells (48); standard deviation
     of their luma over time (16); share of gradient energy in eight orientations (8); log energy of three octaves of
     the Laplacian pyramid (3); log energy of the luma's change over 1, 2 and 4 frames (3; a video too short for a lag
-    repeats the longest it has). It tells blur, noise, flicker, freezing and wrong colours; it knows nothing of objects.
+    repeats the longest it has). It tells blur, noise and wrong colours; flicker and freezing hardly, objects never.
 
     Attributes:
         size: Working resolution, a multiple of 8.
@@ -172,7 +172,7 @@ def set_distance(
 ) -> SetDistance:
     """Both distances between sets of features, beside their floor.
 
-    Features are first centred and scaled by the real set's mean and standard deviation, so that no unit dominates.
+    Features are first centred and scaled (`standardised`), so that no unit dominates.
 
     Args:
         real: (n, D) features of real videos, at least four.
@@ -211,9 +211,14 @@ def set_distance(
 
 
 def standardised(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sets of features (n, D), (m, D), centred and scaled by the real set's mean and standard deviation."""
-    centre, spread = real.mean(axis=0), real.std(axis=0)
-    # A feature that never varies among real videos keeps its own unit.
+    """Both sets of features (n, D), (m, D), centred and scaled by the mean and deviation of the two sets together.
+
+    Each set counts for half. Scaled by the real set alone, a feature that hardly varies among few real videos would
+    decide the distance: measured, sets of twelve videos of one source were up to 10⁵ times as far apart as others.
+    """
+    centre = 0.5 * (real.mean(axis=0) + fake.mean(axis=0))
+    spread = np.sqrt(0.5 * (((real - centre) ** 2).mean(axis=0) + ((fake - centre) ** 2).mean(axis=0)))
+    # A feature that never varies keeps its own unit.
     spread = np.where(spread > 0, spread, 1.0)
     return (real - centre) / spread, (fake - centre) / spread
 

@@ -11,7 +11,7 @@ import numpy as np
 from eval.features import describe, frechet_distance, kernel_distance, standardised
 from eval.score import Evaluator, Measurement
 
-CLAIMS = ("softening", "grain", "alternation", "stutter")
+CLAIMS = ("softening", "grain")
 
 
 class VideoSet:
@@ -34,12 +34,12 @@ def features_of(videos: VideoSet) -> np.ndarray:
 
 
 def frechet_of_sets(real: VideoSet, fake: VideoSet) -> Measurement:
-    """Fréchet distance of weight-free features, standardised by the real set."""
+    """Fréchet distance of weight-free features, standardised over both sets."""
     return Measurement(value=frechet_distance(*standardised(features_of(real), features_of(fake))))
 
 
 def kernel_of_sets(real: VideoSet, fake: VideoSet) -> Measurement:
-    """Unbiased kernel distance of weight-free features, standardised by the real set; 0 on average for one source."""
+    """Unbiased kernel distance of weight-free features, standardised over both sets; 0 on average for one source."""
     first, second = standardised(features_of(real), features_of(fake))
     return Measurement(value=kernel_distance(first, second, degree=3, coef0=1.0, unbiased=True))
 
