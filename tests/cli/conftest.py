@@ -10,7 +10,7 @@ from worldsim.tokenizer import build_tokenizer
 from worldsim.transformer import VideoDiT
 
 
-def save_world(path, *, actions, size=(32, 32), window=6):
+def save_world(path, *, actions, size=(32, 32), window=6, camera=False):
     torch.manual_seed(0)
     tokenizer = build_tokenizer(TokenizerConfig(latent_channels=4, width=8, encoder_depth=1, decoder_depth=1))
     config = ModelConfig(
@@ -20,6 +20,7 @@ def save_world(path, *, actions, size=(32, 32), window=6):
         heads=2,
         window=window,
         action_dim=actions,
+        camera_dim=6 * camera,
         text=TextConfig(buckets=64, slots=4),
     )
     checkpoint = Checkpoint(
@@ -28,6 +29,7 @@ def save_world(path, *, actions, size=(32, 32), window=6):
         action_space=spaces.Discrete(actions),
         fps=10.0,
         frame_size=size,
+        camera_range=(0.1, 0.1, 0.1, 0.2, 0.2, 0.2) if camera else None,
         meta={"data": {"episodes": 0}},
     )
     return save_checkpoint(checkpoint, path, card="# A tiny world\n\nUntrained.\n")

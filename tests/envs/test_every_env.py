@@ -9,12 +9,18 @@ from itertools import pairwise
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 
 import envs
 from envs.bounce.scenarios import SCENARIOS
 from envs.bounce.world import moment_kg_m2
 from envs.policies import RandomPolicy
+from worldsim.checkpoint import Checkpoint
+from worldsim.config import ModelConfig, TokenizerConfig
+from worldsim.simulator import Simulator
+from worldsim.tokenizer import build_tokenizer
+from worldsim.transformer import VideoDiT
 
 WORLDS = {
     **{f"bounce {s}": ("envs:Bounce-v0", {"scenario": s, "size": (40, 56)}) for s in SCENARIOS},
@@ -24,8 +30,27 @@ WORLDS = {
     "room continuous": ("envs:Room-v0", {"size": (32, 32), "continuous": True, "detail": "medium"}),
     "room orbit": ("envs:Room-v0", {"size": (24, 24), "camera_path": "orbit", "terminate": True}),
 }
+
+
 # Learned worlds keep the same contract, but know no truth.
-LEARNED = {"dream": ("worldsim:Dream-v0", {"checkpoint": "bounce", "render_mode": "rgb_array"})}
+def camera_dream() -> Simulator:
+    """A learned world, untrained, that takes the camera's motion and no actions."""
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(TokenizerConfig(latent_channels=4, width=8, encoder_depth=1, decoder_depth=1))
+    model = VideoDiT(ModelConfig(latent_channels=4, width=16, depth=2, heads=2, window=3, camera_dim=6))
+    for parameter in model.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    ranges = (0.1, 0.2, 0.1, 0.3, 0.1, 0.5)
+    world = Checkpoint(
+        tokenizer=tokenizer, model=model, action_space=None, fps=10.0, frame_size=(16, 32), camera_range=ranges
+    )
+    return Simulator(world)
+
+
+LEARNED = {
+    "dream": ("worldsim:Dream-v0", {"checkpoint": "bounce", "render_mode": "rgb_array"}),
+    "dream of a camera": ("worldsim:Dream-v0", {"checkpoint": camera_dream(), "render_mode": "rgb_array"}),
+}
 ALL = WORLDS | LEARNED
 EVERY = pytest.mark.parametrize("name", WORLDS)
 IN_BOUNCE = pytest.mark.parametrize("name", [n for n in WORLDS if n.startswith("bounce")])

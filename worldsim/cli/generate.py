@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 import tyro
 
+from worldsim.camera import read_camera
 from worldsim.cli.worlds import WorldOptions, actions_for, write_result
 from worldsim.compat.diffusers import load_diffusers
 from worldsim.errors import ConfigError
@@ -24,6 +25,8 @@ class Options(WorldOptions):
         text: What to show.
         frames: Frames; 1 for an image. 60 by default, or a Diffusers pipeline's own number.
         actions: None leaves them to the model; else numbers separated by commas, or a .npy file.
+        camera: The camera's motion: a .npy of motions (T, 6) or of poses `world_from_camera` (T+1, 4, 4); left to the
+            model by default.
         size: Height and width; the training size by default.
         diffusers: Directory or hub id of a text-to-video pipeline of Diffusers, in place of a checkpoint; a hub id is
             downloaded.
@@ -35,6 +38,7 @@ class Options(WorldOptions):
     text: tyro.conf.Positional[str]
     frames: int | None = None
     actions: str = "none"
+    camera: Path | None = None
     size: tuple[int, int] | None = None
     diffusers: str | None = None
     fps: float | None = None
@@ -62,6 +66,7 @@ def _learned(options: Options) -> Video:
         options.text,
         num_frames=count,
         actions=actions_for(simulator, options.actions, count - 1, options.seed),
+        camera=None if options.camera is None else read_camera(options.camera),
         seed=options.seed,
         frame_size=options.size,
     )
@@ -69,9 +74,11 @@ def _learned(options: Options) -> Video:
 
 
 def _foreign(options: Options, source: str) -> Video:
-    if options.actions != "none":
+    if options.actions != "none" or options.camera is not None:
         raise ConfigError(
-            expected="no actions for a Diffusers pipeline", got=options.actions, remedy="It takes text only."
+            expected="no actions or camera for a Diffusers pipeline",
+            got=f"{options.actions} and {options.camera}",
+            remedy="It takes text only.",
         )
     pipeline = load_diffusers(
         source,

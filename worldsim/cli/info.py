@@ -126,6 +126,7 @@ def _of_checkpoint(checkpoint: Checkpoint) -> Iterable[tuple[str, str]]:
     return [
         ("frames", f"{height} x {width} at {checkpoint.fps:g} frames/s"),
         ("actions", f"{checkpoint.action_space}"),
+        ("camera", f"motions up to {_motions(checkpoint.camera_range)}" if checkpoint.camera_range else "no"),
         ("text", "yes" if model.text else "no"),
         (
             "transformer",
@@ -138,12 +139,23 @@ def _of_checkpoint(checkpoint: Checkpoint) -> Iterable[tuple[str, str]]:
     ]
 
 
+def _motions(ranges: tuple[float, ...]) -> str:
+    """The largest rotation about, and translation along, x, y and z.
+
+    >>> _motions((0.0, 0.13, 0.0, 0.0, 0.0, 0.15))
+    '(0, 0.13, 0) rad and (0, 0, 0.15) m a frame'
+    """
+    turn, move = (", ".join(f"{n:.3g}" for n in part) for part in (ranges[:3], ranges[3:]))
+    return f"({turn}) rad and ({move}) m a frame"
+
+
 def _of_dataset(dataset: Dataset) -> Iterable[tuple[str, str]]:
     return [
         ("episodes", f"{len(dataset)}"),
         ("frames", f"{dataset.num_frames} of {dataset.frame_size} at {dataset.fps:g} frames/s"),
         ("actions", f"{dataset.action_space}"),
         ("captions", "yes" if dataset.has_captions else "no"),
+        ("camera motion", "yes" if dataset.has_camera else "no"),
         ("truth", ", ".join(dataset.truth_keys) or "none"),
         ("digest", dataset.digest()),
     ]
