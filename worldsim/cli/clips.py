@@ -71,6 +71,8 @@ class Reader:
                 remedy=f"They are counted from {EPISODE.format(0)}.",
             )
         episode = dataset.episode(index)
+        # Actions of Dict and Tuple spaces are no array, and imported videos may have none; no evaluator takes those.
+        actions = episode.actions
         height, width = episode.frames.shape[1:3]
         if max(height, width) > self.max_side:
             raise ConfigError(
@@ -84,8 +86,7 @@ class Reader:
         return Clip(
             frames=episode.frames[:count],
             fps=self.fps or episode.fps,
-            # Actions of Dict and Tuple spaces are no array; no evaluator takes them.
-            actions=episode.actions[: count - 1] if isinstance(episode.actions, np.ndarray) else None,
+            actions=actions[: count - 1] if isinstance(actions, np.ndarray) and actions.size else None,
             text=episode.caption,
             truth={key: value[:count] for key, value in episode.truth.items()},
             reference=None if self.reference is None else _reference(self.reference, *self._read(self.reference, [])),
