@@ -5,6 +5,7 @@ from eval.clip import Clip, as_frames
 from eval.score import Measurement, Score, Unmeasurable, evaluator
 from eval.simulation import Evaluation, evaluate
 from eval.suite import Report, Suite, score
+from eval.verify import verify
 
 __all__ = [
     "BatchReport",
@@ -20,4 +21,5 @@ __all__ = [
     "evaluator",
     "score",
     "score_many",
+    "verify",
 ]

@@ -118,3 +118,17 @@ def test_ten_thousand_masks_are_bounded_in_time():
     report = score(Clip(frames=frames, fps=10, truth={"segmentation": labels}), "physics")
     assert time.process_time() - began < 60
     assert all(s.value is not None or s.reason for s in report.values())
+
+
+def test_saved_scores_are_measured_again_and_refused_for_another_video(tmp_path, capsys):
+    write_video(tmp_path / "a.npz", falling(np.arange(10) / 10), 10)
+    scored(tmp_path, tmp_path / "a.npz", "--suite", "flicker,freeze")
+    saved = str(tmp_path / "out" / "scores.json")
+    assert main(["score", "--verify", saved]) == 0
+    assert "2 reproduced, 0 differs, 0 refused" in capsys.readouterr().out
+    write_video(tmp_path / "b.npz", falling(np.arange(11) / 10), 10)
+    assert main(["score", str(tmp_path / "b.npz"), "--verify", saved]) == 2
+    assert "0 reproduced, 0 differs, 2 refused" in capsys.readouterr().err
+    (tmp_path / "bad.json").write_text("[]")
+    assert main(["score", "--verify", str(tmp_path / "bad.json")]) == 2
+    assert "scores of videos" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from worldsim.cli.clips import Reader, find_videos
 from worldsim.cli.options import Many, flat
 from worldsim.cli.output import output_folder
 from worldsim.cli.score_kinds import by_kind, kinds_section, parse_kinds, print_kinds
+from worldsim.cli.score_verify import verify_scores
 from worldsim.cli.score_world import WORLD_SUITES, score_world
 from worldsim.errors import ConfigError
 
@@ -46,6 +47,8 @@ class Options:
             plausibility, control or phyworld. By default physics, geometry and quality, and fidelity where there is a
             reference.
         reference: The true video of the same scene, for measures of fidelity; only with a single video.
+        verify: A scores.json: measure its scores again, on the videos that it names or on those given, and exit with 2
+            unless all are reproduced.
         fps: Frames per second, in place of what the files state.
         max_frames: Of longer videos only the first so many frames are scored; the report says so.
         max_side: Larger videos are shrunk until their longer side has so many pixels; the report says so.
@@ -64,6 +67,7 @@ class Options:
     compare: Many[str] = ()
     suite: str | None = None
     reference: Path | None = None
+    verify: Path | None = None
     fps: float | None = None
     max_frames: int = 128
     max_side: int = 640
@@ -79,6 +83,9 @@ class Options:
 def run(options: Options) -> None:
     """Grades, prints a table, writes scores.json and report.html."""
     console = Console() if sys.stdout.isatty() else Console(width=FILE_WIDTH)
+    if options.verify is not None:
+        verify_scores(options.verify, options.videos, console)
+        return
     if options.suite in WORLD_SUITES:
         _score_world(options, options.suite, console)
     else:
