@@ -26,6 +26,8 @@ TELEPORT_M = 3.0
 COPY_M = 2.5
 IMPULSE_M_PER_S = 4.0
 REVERSAL_LOSS = 0.6
+# Nothing else comes nearer than this to what is pushed or slowed in mid-air, so that nothing can have done it.
+ALONE_M = 0.5
 _TRIES = 400
 Size = tuple[int, int]
 Pair = tuple[Record, Record]
@@ -65,6 +67,16 @@ def _free(track: Track, slot: int, first: int, last: int) -> bool:
 def _alone(track: Track, slot: int, first: int, last: int) -> bool:
     """Whether a solid touches no other solid from frame `first` to frame `last` (walls do not count)."""
     return not any(first < t <= last and other >= 0 for t, other in track.touched(slot))
+
+
+def _apart(track: Track, slot: int, first: int, last: int) -> bool:
+    """Whether a solid keeps `ALONE_M` from all others and from the walls from frame `first` to frame `last`."""
+    reach = np.array([s.outline.reach_m for s in track.scene.solids])
+    path = np.array([s.position_m for s in track.states[first : last + 1]])
+    away = np.linalg.norm(path - path[:, slot : slot + 1], axis=2) - reach[slot] - reach
+    own = path[:, slot]
+    walls = np.minimum(own, np.array(track.scene.view_m) - own) - reach[slot]
+    return bool((np.delete(away, slot, axis=1) > ALONE_M).all() and (walls > ALONE_M).all())
 
 
 def _lawful(track: Track, size: Size, slots: int | None = None) -> Record:
@@ -249,17 +261,21 @@ def energy_gain(rng: np.random.Generator, severity: float, size: Size) -> Pair:
 
 
 def impulse(rng: np.random.Generator, severity: float, size: Size) -> Pair:
-    """An object in flight receives a change of velocity of severity x 4 m/s from nowhere."""
+    """An object in flight, near no other, receives a change of velocity of severity x 4 m/s from nowhere."""
     onset, turn = _onset(rng), rng.uniform(0.0, 2.0 * np.pi)
     kick = IMPULSE_M_PER_S * np.array([np.cos(turn), np.sin(turn)])
-    track = _find(lambda: _arena(rng, size), lambda t: _free(t, 0, onset - 3, onset + 3), "an impulse")
+
+    def accept(track: Track) -> bool:
+        return _free(track, 0, onset - 3, onset + 3) and _apart(track, 0, onset - 1, onset + 1)
+
+    track = _find(lambda: _arena(rng, size), accept, "an impulse")
     kicked = track.states[onset].velocity_m_per_s[0] + severity * kick
     violated = _changed(track, onset, lambda world: _moved(world, 0, velocity_m_per_s=kicked))
     return _lawful(track, size), shoot(violated, size, onset=onset + 1)
 
 
 def frozen(rng: np.random.Generator, severity: float, size: Size) -> Pair:
-    """Time runs slower for one object in flight, by a factor of 1 - severity: at 1 it hangs still."""
+    """Time runs slower for one object in flight, near no other, by a factor of 1 - severity: at 1 it hangs still."""
     onset = _onset(rng, 16, 22)
     track = _find(lambda: _arena(rng, size), lambda t: _slows(t, onset), "a frozen object")
     violated = run(track.scene, FRAMES)
@@ -277,7 +293,8 @@ def frozen(rng: np.random.Generator, severity: float, size: Size) -> Pair:
 
 def _slows(track: Track, onset: int) -> bool:
     """Whether the first solid flies freely to the end, fast enough that stopping it shows, and nobody runs into it."""
-    if not _free(track, 0, onset - 2, FRAMES) or np.hypot(*track.states[onset].velocity_m_per_s[0]) < 1.0:
+    alone = _free(track, 0, onset - 4, FRAMES) and _apart(track, 0, onset - 2, onset)
+    if not alone or np.hypot(*track.states[onset].velocity_m_per_s[0]) < 1.0:
         return False
     a, b = (s.outline.reach_m for s in track.scene.solids)
     here = np.array([s.position_m[0] for s in track.states[onset - 1 :]])

@@ -13,7 +13,7 @@ import numpy as np
 
 from eval.clip import Clip
 from eval.physics.agent import Agent
-from eval.physics.contacts import MIN_FLIGHT, Contact, contacts
+from eval.physics.contacts import Contact, contacts
 from eval.physics.evidence import Evidence, log_p_above
 from eval.physics.flights import ALIAS_SHARE, MIN_FIT, Flight, fit
 from eval.physics.motion import Motion, motion
@@ -213,7 +213,8 @@ def _pair_gain(tracks: Tracks, contact: Contact) -> Evidence | None:
 
 def _gains_alone(found: Motion, k: int) -> list[Evidence]:
     """Tests of each flight's energy against the most that the object had since it last met another object."""
-    enough = MIN_FIT if found.gravity is None else MIN_FLIGHT
+    # With gravity known, two points give a velocity.
+    enough = MIN_FIT if found.gravity is None else 2
     evidence: list[Evidence] = []
     most: tuple[float, float] | None = None
     last_frame = 0

@@ -13,10 +13,13 @@ from numpy.typing import ArrayLike
 from eval.physics.evidence import log_p_chi2
 from eval.physics.tracks import Tracks
 
-# Both gaps beside an interval are read from whole pixels, each too large by up to three quarters of one.
-GAP_ERROR_PX = 1.5
+# Both gaps beside an interval are read from whole pixels. Each is too large by up to one: where two outlines meet, a
+# pixel of which neither covers half belongs to neither.
+GAP_ERROR_PX = 2.2
 # Edges towards the frame are read to a fraction of a pixel.
 EDGE_ERROR_PX = 0.8
+# The edges of round objects, which show no corners, are read to 0.1 px each.
+ROUND_EDGE_ERROR_PX = 0.4
 # Of the fastest turn that the frame rate can tell from its opposite.
 ALIAS_SHARE = 0.6
 MIN_FIT = 4
@@ -128,7 +131,7 @@ class Nearness:
         scenery: (T-1, N) bool.
         border: (T-1, N, 4) bool; left, right, top, bottom.
         objects: (T-1, N, N) bool.
-        free: (T-1, N) bool; whole in both frames and near nothing.
+        free: (T-1, N) bool; whole and apart in both frames, and near nothing.
     """
 
     scenery: np.ndarray
@@ -147,14 +150,24 @@ def nearness(tracks: Tracks) -> Nearness:
     # Towards a side of the frame only motion across it counts, between two objects only relative motion.
     across = _neighbours_max(np.abs(step))[..., [0, 0, 1, 1]] + slack[..., None]
     # Not seen (NaN) is not near; such intervals are not free for want of wholeness.
-    border = edge[:-1] + edge[1:] <= across + EDGE_ERROR_PX
+    border = edge[:-1] + edge[1:] <= across + edge_error(tracks)[:, None]
     relative = _neighbours_max(np.linalg.norm(step[:, :, None] - step[:, None, :], axis=-1))
+    # Both may turn back within an interval, from what touches the one or the other.
+    step_px = np.linalg.norm(step, axis=-1)
+    at_ends = np.zeros(len(step), bool)
+    at_ends[[0, -1]] = True
+    own = np.where(at_ends[:, None, None], step_px[:, :, None] + step_px[:, None, :], 0.0)
     between = around.between_px[:-1] + around.between_px[1:]
-    objects = between <= relative + slack[:, :, None] + slack[:, None, :] + GAP_ERROR_PX
+    objects = between <= np.maximum(relative, own) + slack[:, :, None] + slack[:, None, :] + GAP_ERROR_PX
     objects &= ~np.eye(len(tracks), dtype=bool)
-    whole = tracks.whole[:-1] & tracks.whole[1:]
-    free = whole & ~scenery & ~border.any(axis=-1) & ~objects.any(axis=-1)
+    placed = tracks.whole & tracks.apart
+    free = placed[:-1] & placed[1:] & ~scenery & ~border.any(axis=-1) & ~objects.any(axis=-1)
     return Nearness(scenery=scenery, border=border, objects=objects, free=free)
+
+
+def edge_error(tracks: Tracks) -> np.ndarray:
+    """(N,) px: error of two distances of an object from a side of the frame."""
+    return np.where(tracks.fold == 0, ROUND_EDGE_ERROR_PX, EDGE_ERROR_PX)
 
 
 def flights(tracks: Tracks, near: Nearness) -> list[Flight]:
@@ -224,22 +237,21 @@ def _swing(tracks: Tracks) -> np.ndarray:
     """(T-1, N) px: by how much more than its edges tell an object may have reached out, on both sides of an interval.
 
     A turning outline reaches further between frames than in them: no further than it ever does, nor than its corners
-    move within the interval, where the turn is slow enough to be read.
+    move within the interval, where the turn is slow enough to be read. A round one never does.
     """
     left, right, top, bottom = np.moveaxis(tracks.extent_px, -1, 0)
     x, y = np.moveaxis(tracks.centroid_px, -1, 0)
     reach = np.stack([x - left, right - x, y - top, bottom - y], axis=-1)
     reach = np.where(tracks.whole[..., None], reach, np.nan)
     swing = np.zeros((len(reach) - 1, len(tracks)))
-    for k in np.flatnonzero(tracks.whole.any(axis=0)):
+    for k in np.flatnonzero(tracks.whole.any(axis=0) & (tracks.fold > 0)):
         furthest, nearest = np.nanmax(reach[:, k], axis=0), np.nanmin(reach[:, k], axis=0)
         swing[:, k] = 2.0 * np.max(furthest - nearest)
-        if tracks.fold[k] > 0:
-            turn = np.abs(np.diff(tracks.turn_rad[:, k]))
-            limit = ALIAS_SHARE * np.pi / tracks.fold[k]
-            known = np.where(np.isfinite(turn), turn, limit)
-            corners = float(furthest.max()) * _neighbours_max(np.maximum(known, np.roll(known, 1)))
-            swing[:, k] = np.where(np.nanmax(turn, initial=0.0) < limit, np.minimum(swing[:, k], corners), swing[:, k])
+        turn = np.abs(np.diff(tracks.turn_rad[:, k]))
+        limit = ALIAS_SHARE * np.pi / tracks.fold[k]
+        known = np.where(np.isfinite(turn), turn, limit)
+        corners = float(furthest.max()) * _neighbours_max(np.maximum(known, np.roll(known, 1)))
+        swing[:, k] = np.where(np.nanmax(turn, initial=0.0) < limit, np.minimum(swing[:, k], corners), swing[:, k])
     return swing
 
 

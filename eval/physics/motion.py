@@ -9,6 +9,7 @@ import numpy as np
 from eval.clip import Clip
 from eval.physics import tracks as tracks_module
 from eval.physics.agent import Agent, agent_of
+from eval.physics.clearance import cleared
 from eval.physics.evidence import ALPHA, corrected, log_p_chi2
 from eval.physics.flights import MIN_FIT, Flight, Gravity, Nearness, fit, flights, nearness, pooled_gravity
 from eval.physics.tracks import ClipKey, Tracks, planar_track
@@ -108,7 +109,7 @@ def _read(clip: Clip, agent: Agent) -> Motion:
     if tracks.around.scenery is None:
         raise Unmeasurable("insufficient", "the background is textured: what objects may touch cannot be told from it")
     driven = agent_of(clip, tracks, agent)
-    near = nearness(tracks)
+    near = cleared(tracks, nearness(tracks))
     found = [f for f in flights(tracks, near) if f.item != driven]
     # Long flights tell gravity; with it, short ones can be judged too.
     cut = [p for f in found for p in pieces(f, None)]

@@ -21,10 +21,14 @@ from eval.physics.segmentation import even_exposure, segment
 from eval.physics.surroundings import Surroundings, survey
 from eval.score import Unmeasurable
 
-# What the rendering and the mixture model leave at best; third differences cannot see errors that vary slowly.
-NOISE_FLOOR_PX = 0.02
+# What the rendering and the mixture model leave at best (0.008 px against the truth of Bounce, and half as much again):
+# third differences cannot see errors that vary slowly.
+NOISE_FLOOR_PX = 0.012
 # Error of an edge read from the outermost pixels.
 BORDER_ERROR_PX = 0.3
+APART_PX = 1.5
+# Error of the centroid of what is not apart, against the truth of Bounce.
+TOUCHING_ERROR_PX = 0.07
 MAX_TRUTH_OBJECTS = 64
 MAX_SIDE_PX = 256
 
@@ -58,7 +62,8 @@ class Tracks:
         fold: (N,) rotational symmetry with which `turn_rad` was read (1 to 4); 0 for a round object.
         outline: (T, N, 4) how far the shape departs from round with 1 to 4 folds, whatever its orientation.
         colour: (T, N, 3) median RGB of its inner pixels at even exposure, NaN where too few are seen.
-        noise_px: (N,) standard deviation of a whole object's centroid per axis, measured from third differences.
+        noise_px: (N,) standard deviation of a whole object's centroid per axis, measured from third differences; see
+            `error_px` for each point.
         around: Distances to everything that the object may touch.
         source: "segmentation", "colour", "motion" or "tracker".
         scale: How many pixels of the clip one pixel here stands for; clips larger than `MAX_SIDE_PX` are shrunk.
@@ -89,6 +94,20 @@ class Tracks:
     def border_px(self) -> np.ndarray:
         """(T, N, 4) distance from the left, right, top and bottom of the frame."""
         return _border(self.extent_px, self.size)
+
+    @property
+    def apart(self) -> np.ndarray:
+        """(T, N) bool; near no other object and no scenery, so that its rim mixes with the background alone."""
+        return self.around.gap_px > APART_PX
+
+    @property
+    def error_px(self) -> np.ndarray:
+        """(T, N) standard error of each centroid per axis; NaN where the object is not whole.
+
+        The noise of the object, and more where it touches another: there its rim mixes three colours.
+        """
+        error = np.where(self.apart, self.noise_px, np.hypot(self.noise_px, TOUCHING_ERROR_PX))
+        return np.where(self.whole, error, np.nan)
 
     def __len__(self) -> int:
         return self.seen.shape[1]
@@ -230,7 +249,7 @@ def _border(extent: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 def _is_whole(read: moments.Moments, around: Surroundings, border: np.ndarray) -> np.ndarray:
     """(T, N): fully in view, and either apart from everything or as large as when apart."""
     inside = np.where(read.seen, border.min(axis=-1), 0.0) > BORDER_ERROR_PX
-    apart = around.gap_px > 1.5
+    apart = around.gap_px > APART_PX
     whole = np.zeros(read.seen.shape, bool)
     for k in range(read.seen.shape[1]):
         reference = read.seen[:, k] & inside[:, k]

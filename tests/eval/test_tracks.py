@@ -44,8 +44,13 @@ def test_centroids_are_sub_pixel_and_the_noise_is_known(three, masks, level):
     for k in range(3):
         rms = np.sqrt(np.mean(error[tracks.whole[:, k], k] ** 2))
         assert rms < 0.03
-        # The measured noise is that of the centroids, plus the stated floor.
-        assert 0.8 * rms < tracks.noise_px[k] < 2.0 * np.hypot(rms, NOISE_FLOOR_PX)
+        # The stated error of the points is that which occurs, plus the stated floors.
+        whole, apart = tracks.whole[:, k], tracks.whole[:, k] & tracks.apart[:, k]
+        assert 0.8 * rms < np.sqrt(np.mean(tracks.error_px[whole, k] ** 2))
+        assert tracks.error_px[apart, k] == pytest.approx(tracks.noise_px[k])
+        least = np.sqrt(np.mean(error[apart, k] ** 2))
+        assert 0.8 * least < tracks.noise_px[k] < 2.0 * np.hypot(least, NOISE_FLOOR_PX)
+        assert np.isnan(tracks.error_px[~whole, k]).all()
     assert tracks.whole.mean() > 0.9
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import cv2
 import numpy as np
 
 from envs.bounce import violations as bounce
@@ -30,8 +31,12 @@ SLIDE_FRICTION = 0.3
 FIRST_HELD_OUT_SEED = 200_000
 # Between what a disc fills of the circle about it, less a pixelated rim, and what a box does.
 DISC_SHARE = 0.75
-# Energy gains where a disc meets a wall are a third of all.
-ENERGY_GAIN_SEEDS = 3
+# Energy gains where a disc meets a wall alone are a quarter of all.
+ENERGY_GAIN_SEEDS = 4
+# For so many frame intervals after a gain nothing else may be met, and before and after it no other object may be
+# nearer than this share of the side: otherwise the speed is never seen, or what changed it cannot be known.
+SEEN_INTERVALS = 2
+NEAR_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -113,15 +118,33 @@ def _labels(name: str, violated: Record) -> Iterator[str]:
 
 
 def _disc_meets_wall(violated: Record) -> bool:
-    """Whether the object that gains energy is a disc that touches nothing but walls just before."""
+    """Whether the object that gains energy is a disc that meets nothing but a wall, in full view."""
     assert violated.onset is not None
-    rows = violated.truth["contacts"][violated.onset - 1]
-    partners = [int(b) for a, b in rows[:, :2] if a == 0] + [int(a) for a, b in rows[:, :2] if b == 0 and a > 0]
+    partners = _partners(violated, violated.onset - 1)
+    hit = violated.onset - 1
+    if any(_partners(violated, hit + i) for i in range(1, SEEN_INTERVALS + 1)):
+        return False
+    seen = range(max(hit - SEEN_INTERVALS, 0), hit + SEEN_INTERVALS + 1)
+    if min(_clearance_px(violated, t) for t in seen) < NEAR_SHARE * violated.frames.shape[1]:
+        return False
     rows, columns = np.nonzero(violated.truth["full_masks"][0, 0])
     reach = np.hypot(rows - rows.mean(), columns - columns.mean()).max() + 0.5
     # A disc fills the circle about it; the next best shape, a box, fills 64 % of it.
     is_disc = len(rows) > DISC_SHARE * np.pi * reach**2
     return is_disc and bool(partners) and max(partners) < 0
+
+
+def _partners(record: Record, frame: int) -> list[int]:
+    """What the first object has touched since the frame before: slots, or negative numbers for walls."""
+    rows = record.truth["contacts"][frame][:, :2]
+    return [int(b) for a, b in rows if a == 0] + [int(a) for a, b in rows if b == 0 and a > 0]
+
+
+def _clearance_px(record: Record, frame: int) -> float:
+    """Pixels between the outlines of the first object and of the nearest other one."""
+    own, *others = record.truth["full_masks"][frame].astype(np.uint8)
+    away = cv2.distanceTransform(1 - own, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return min((float(away[m > 0].min()) - 1.0 for m in others if m.any()), default=np.inf)
 
 
 def coded(record: Record) -> Record:
