@@ -14,64 +14,24 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
+from stepping.oasis_shaped import oasis_shaped
+from stepping.timing import operator_time, timed
 from torch.utils.flop_counter import FlopCounterMode
 
-from worldsim.config import ModelConfig
-from worldsim.controls import Controls
-from worldsim.dynamics import Dynamics
 from worldsim.nn.masks import causal_mask
-from worldsim.noise import clean_from_prediction
-from worldsim.sampler import level_grid, sample
-from worldsim.sampling import Sampling
 from worldsim.simulator import Simulator, load
-from worldsim.sizes import cost
-from worldsim.state import State, frame_noise
-from worldsim.transformer import Clip, Conditions, VideoDiT
+from worldsim.state import State
+from worldsim.transformer import Clip, Conditions, Precision
 
-# Operators by what they do; the first that fits counts.
-KINDS = {
-    "compiled kernels": ("cpp_fused", "triton"),
-    "convolutions": ("conv",),
-    "attention": ("bmm", "attention", "softmax"),
-    "products": ("mm", "addmv"),
-    "norms and activations": ("norm", "gelu", "silu", "rsqrt", "pow", "mean", "sum", "tanh"),
-    "other arithmetic": ("addcmul", "mul", "add", "sub", "div", "cos", "sin", "polar", "where", "clamp"),
-}
 FIGURES = ("one_environment", "sixteen_environments", "options", "endurance", "oasis_shaped", "mixed_sizes")
 # Frames, latent rows and columns of clips in a batch of mixed sizes: square, wide, tall; short and long.
 MIXED = [(16, 8, 8), (8, 8, 16), (4, 16, 16), (16, 4, 8), (12, 16, 8), (1, 16, 16), (8, 8, 8), (16, 8, 4)]
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds of one call."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def median_of(work: Callable[[], Tensor], calls: int = 5, budget_s: float = 5.0) -> tuple[float, Tensor]:
-    """Median seconds of so many calls, or of fewer that take so long together; and what the last one gave."""
-    times, given = [], torch.empty(0)
-
-    def once() -> None:
-        nonlocal given
-        given = work()
-
-    while len(times) < calls and sum(times) < budget_s:
-        times.append(timed(once))
-    return float(np.median(times)), given
 
 
 def matrix_rate(device: str) -> float:
@@ -115,24 +75,34 @@ def shipped(name: str, envs: int, steps: int, device: str, rate: float) -> dict[
         "decoder_share": round(float(np.median(decoding)) / median, 3),
         "gflop_a_step": round(flops / 1e9, 3),
         "share_of_matrix_rate": round(flops / median / rate, 3),
-        "operator_time": _operator_time(step),
+        "operator_time": operator_time(step),
     }
 
 
-def step_options(name: str, steps: int, device: str) -> dict[str, object]:
-    """Whether compiling and lower precision pay: the same steps in four ways."""
+def step_options(name: str, steps: int, device: str, batches: tuple[int, ...] = (1, 16)) -> dict[str, object]:
+    """Whether compiling and lower precision pay: the same steps in four ways, in turns."""
     found: dict[str, object] = {}
-    for envs, precision, compiled in product((1, 16), ("float32", "bfloat16"), (False, True)):
-        sim = load(name, device=device, precision=precision, compiled=compiled)
-        state, actions = _warm(sim, envs)
-        times = []
+    ways = {
+        f"{precision}{', compiled' if compiled else ''}": load(
+            name, device=device, precision=precision, compiled=compiled
+        )
+        for precision, compiled in product(get_args(Precision), (False, True))
+    }
+    for envs in batches:
+        states = {way: _warm(sim, envs) for way, sim in ways.items()}
+        times: dict[str, list[float]] = {way: [] for way in ways}
+
+        def step(way: str, states: dict[str, tuple[State, np.ndarray]] = states) -> None:
+            state, actions = states[way]
+            states[way] = ways[way].step(state, actions, donate=True).state, actions
+
         for _ in range(steps):
-            began = time.perf_counter()
-            state = sim.step(state, actions, donate=True).state
-            times.append(time.perf_counter() - began)
-        case = f"{envs} in a batch, {precision}{', compiled' if compiled else ''}"
-        found[case] = [round(float(np.percentile(times, p)) * 1e3, 2) for p in (50, 95)]
-    return {"latency_ms_p50_p95": found}
+            for way in ways:
+                times[way].append(timed(lambda way=way: step(way)))
+        found[f"latency_ms_p50_p95_of_{envs}"] = {
+            way: [round(float(np.percentile(t, p)) * 1e3, 2) for p in (50, 95)] for way, t in times.items()
+        }
+    return found
 
 
 def _warm(sim: Simulator, envs: int) -> tuple[State, np.ndarray]:
@@ -141,19 +111,6 @@ def _warm(sim: Simulator, envs: int) -> tuple[State, np.ndarray]:
     for _ in range(sim.model.config.window + 1):
         state = sim.step(state, actions, donate=True).state
     return state, actions
-
-
-def _operator_time(step: Callable[[], object], rounds: int = 5) -> dict[str, float]:
-    """Shares of a step's operator time; what is left after arithmetic is copies, views and memory."""
-    with profile(activities=[ProfilerActivity.CPU]) as found:
-        for _ in range(rounds):
-            step()
-    shares = dict.fromkeys((*KINDS, "copies, views, memory"), 0.0)
-    for event in found.key_averages():
-        kind = next((k for k, names in KINDS.items() if any(n in event.key for n in names)), "copies, views, memory")
-        shares[kind] += event.self_cpu_time_total
-    total = sum(shares.values())
-    return {kind: round(share / total, 3) for kind, share in shares.items()}
 
 
 def endurance(name: str, early: int, late: int, device: str) -> dict[str, object]:
@@ -178,99 +135,6 @@ def endurance(name: str, early: int, late: int, device: str) -> dict[str, object
         "resident_mib_early": round(memory, 1),
         "resident_mib_grown": round(grown, 2),
     }
-
-
-def oasis_shaped(width: int, depth: int, grid: tuple[int, int], device: str, rate: float) -> dict[str, object]:
-    """Cached generation against full recomputation, with the same outputs from the same past.
-
-    Medians of some frames are taken, of both; those of the frames between are interpolated.
-    """
-    torch.manual_seed(0)
-    config = ModelConfig(
-        latent_channels=16, width=width, depth=depth, heads=max(1, width // 64), mlp_ratio=4.0, window=32,
-        modulation="block", qk_norm=False, grid_positions="pixel", action_dim=25, action_token=False,
-        heads_out=False, path="variance_preserving", prediction="velocity",
-    )  # fmt: skip
-    model = VideoDiT(config).to(device).eval().requires_grad_(requires_grad=False)
-    for weight in model.parameters():  # a new model predicts zero whatever it sees
-        weight.copy_(torch.randn_like(weight) * (weight[0].numel() if weight.ndim > 1 else 25) ** -0.5)
-    exact = Dynamics(model, Sampling(steps=10, cache="exact", context_level=0.015, context_noise=False))
-    rolling = Dynamics(model, Sampling(steps=10, cache="rolling", context_level=0.015, context_noise=False))
-    window, past = config.window, torch.randn(1, config.window, 16, *grid, device=device)
-    slow, quick, difference = {}, {}, 0.0
-    with torch.inference_mode():
-        _, advance = _next_frame(exact, past[:, :1])
-        advance()  # warms the allocator up
-        for i in (1, window // 2, window - 1, window):  # the window fills; then it slides
-            _, advance = _next_frame(exact, past[:, :i])
-            quick[i], found = median_of(advance)
-            if i != window - 1:  # as many frames pass through the network as when the window slides
-                slow[i], again = median_of(lambda i=i: _recomputed(exact, past[:, :i], i))
-                difference = max(difference, float((again - found).abs().max()))
-        slow[window - 1] = slow[window]
-        model_passes, advance = _next_frame(rolling, past)
-        rolled, _ = median_of(advance)
-        spent = _operator_time(advance, rounds=1)
-    filling = range(1, window)
-    first, first_quick = (float(np.interp(filling, list(t), list(t.values())).sum()) for t in _in_order(slow, quick))
-    flops = cost(config, latent_grid=grid).flops_per_pass * model_passes
-    return {
-        "width_depth_grid": [width, depth, list(grid)],
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "largest_difference_of_latents": difference,
-        "first_32_frames_ratio": round(first / first_quick, 1),
-        "sliding_exact_ratio": round(slow[window] / quick[window], 1),
-        "sliding_rolling_ratio": round(slow[window] / rolled, 1),
-        "seconds_full_p50": {i: round(t, 3) for i, t in slow.items()},
-        "seconds_cached_p50": {i: round(t, 3) for i, t in quick.items()},
-        "seconds_rolling_p50": round(rolled, 3),
-        "share_of_matrix_rate_rolling": round(flops / rolled / rate, 3),
-        "operator_time_rolling": spent,
-    }
-
-
-def _in_order(*times: dict[int, float]) -> list[dict[int, float]]:
-    return [dict(sorted(t.items())) for t in times]
-
-
-def _next_frame(dynamics: Dynamics, past: Tensor) -> tuple[int, Callable[[], Tensor]]:
-    """The number of passes over the frame after the given latent ones, and what makes it, as often as wanted."""
-    device, known = str(past.device), past.shape[1]
-    state = dynamics.blank([0], [None], (past.shape[3], past.shape[4]), fingerprint="")
-    actions = torch.cat([_action(i, device) for i in range(known)], dim=1)
-    state = dynamics.prefill(state, past, _controls(dynamics, actions, torch.arange(known, device=device)[None] > 0))
-    action = _action(known, device)
-    controls = _controls(dynamics, action, torch.ones_like(action[..., 0]).bool())
-    # A step writes in place; what it writes is what the next call of the same writes again.
-    return dynamics.sampling.steps + 1, lambda: dynamics.advance(state, controls)[1]
-
-
-def _controls(dynamics: Dynamics, actions: Tensor, known: Tensor) -> Controls:
-    unknown = Controls.unknown(len(actions), actions.shape[1], dynamics.model.config, actions)
-    return replace(unknown, actions=actions, has_action=known)
-
-
-def _action(frame: int, device: str) -> Tensor:
-    return torch.nn.functional.one_hot(torch.tensor([[frame % 25]], device=device), 25).float()
-
-
-def _recomputed(dynamics: Dynamics, frames: Tensor, i: int) -> Tensor:
-    """Frame i by passes over the whole window, as published: no cache."""
-    model, device = dynamics.model, str(frames.device)
-    begin = max(0, i - model.config.window + 1)
-    context, positions = frames[:, begin:], torch.arange(begin, i + 1, device=device)
-    actions = torch.cat([_action(j, device) for j in positions.tolist()], dim=1)
-    conditions = Conditions(actions=actions, has_action=positions[None] > 0)
-    mask = causal_mask(len(positions), model.config.window, device=frames.device)
-
-    def denoise(x: Tensor, level: Tensor) -> Tensor:
-        levels = torch.full((1, len(positions)), 0.015, device=device)
-        levels[:, -1] = level
-        out = model(torch.cat((context, x), dim=1), levels, conditions, positions=positions, mask=mask)
-        return clean_from_prediction(model.path, "velocity", out.prediction[:, -1:], x, level.expand(1, 1))
-
-    noise = frame_noise(torch.tensor([0]), torch.tensor([i]), frames.shape[2:])[:, None].to(frames)
-    return sample(denoise, noise, level_grid(10, model.path), model.path)
 
 
 def packed(name: str, device: str, rate: float, rounds: int = 12) -> dict[str, object]:
@@ -304,7 +168,7 @@ def packed(name: str, device: str, rate: float, rounds: int = 12) -> dict[str, o
         counter = FlopCounterMode(display=False)
         with counter:
             model.forward_packed(clips)
-        spent = _operator_time(lambda: model.forward_packed(clips))
+        spent = operator_time(lambda: model.forward_packed(clips))
     padded_s, packed_s = np.median(np.array(pairs[1:]), axis=0)
     real, filled = sum(a * b * c for a, b, c in MIXED), len(MIXED) * f * h * w
     return {
