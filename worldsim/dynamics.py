@@ -93,10 +93,10 @@ class Dynamics:
 
     def check(self, state: State, fingerprint: str) -> None:
         """Raises StateError if the state belongs to another model, another guidance or other sinks."""
-        if state.fingerprint != fingerprint:
+        if not isinstance(state, State) or state.fingerprint != fingerprint:
             raise StateError(
                 expected=f"a state of this model ({fingerprint})",
-                got=f"one of {state.fingerprint}",
+                got=f"one of {state.fingerprint}" if isinstance(state, State) else type(state).__name__,
                 remedy="Step the simulator that made the state, or reset this one.",
             )
         if state.variants != self.sampling.variants:

@@ -64,7 +64,7 @@ class SimulatorEnv(gym.Env[np.ndarray, Any]):
     ) -> None:
         self.simulator = _simulator(checkpoint, sampling, device)
         self.text, self.frame_size = text, frame_size or self.simulator.frame_size
-        self.render_mode = render_mode
+        self.render_mode = _checked_render_mode(render_mode)
         self.metadata = self.metadata | {"render_fps": self.simulator.fps / self.simulator.actions_per_step}
         self.observation_space = _frames_space(self.frame_size)
         self._actions = ActionFormat(self.simulator, camera=camera, hold=hold)
@@ -146,7 +146,7 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         hold: As in `SimulatorEnv`.
 
     Raises:
-        UnknownNameError: If there is no such checkpoint.
+        UnknownNameError: If there is no such checkpoint, render mode or autoreset mode.
         ConfigError: If a number is out of range.
     """
 
@@ -169,9 +169,13 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             got = f"num_envs {num_envs}, max_episode_steps {max_episode_steps}"
             raise ConfigError(expected="num_envs and max_episode_steps above 0", got=got, remedy="Raise them.")
         self.simulator = _simulator(checkpoint, sampling, device)
-        self.num_envs, self.text, self.render_mode = num_envs, text, render_mode
+        self.num_envs, self.text, self.render_mode = num_envs, text, _checked_render_mode(render_mode)
         self.frame_size = frame_size or self.simulator.frame_size
-        self.max_episode_steps, self.autoreset_mode = max_episode_steps, AutoresetMode(autoreset_mode)
+        modes = {mode.value: mode for mode in AutoresetMode}
+        name = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
+        if name not in modes:
+            raise UnknownNameError(kind="autoreset mode", name=str(name), known=modes)
+        self.max_episode_steps, self.autoreset_mode = max_episode_steps, modes[name]
         fps = self.simulator.fps / self.simulator.actions_per_step
         self.metadata = {
             "render_modes": ["rgb_array"],
@@ -333,11 +337,19 @@ def _simulator(checkpoint: str | Path | Simulator, sampling: Sampling | None, de
     return load(checkpoint, sampling=sampling, device=device)
 
 
+def _checked_render_mode(mode: str | None) -> str | None:
+    if mode not in {None, "rgb_array"}:
+        raise UnknownNameError(kind="render mode", name=str(mode), known=["rgb_array"])
+    return mode
+
+
 def _frames_space(size: tuple[int, int]) -> spaces.Box:
     return spaces.Box(0, 255, (*size, 3), np.uint8)
 
 
 def _checked(options: dict[str, Any] | None) -> dict[str, Any]:
+    if options is not None and not isinstance(options, dict):
+        raise ConfigError(expected="options as a mapping", got=type(options).__name__, remedy="Pass a dict.")
     options = dict(options or {})
     for name in options:
         if name not in _OPTIONS:

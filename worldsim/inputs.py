@@ -1,12 +1,13 @@
 """Checks of what users pass to a simulator: environments, texts, seeds, frames and actions."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium import spaces
 
-from worldsim.errors import ActionError, FramesError, StateError, TextError
+from worldsim.errors import ActionError, ConfigError, FramesError, StateError, TextError
 from worldsim.spaces import action_dim, action_vectors
 
 Text = str | Sequence[str | None] | None
@@ -22,8 +23,8 @@ def count_envs(frames: np.ndarray | None, text: Text, seed: int | Sequence[int],
     told = {
         "num_envs": num_envs,
         "frames": len(frames) if isinstance(frames, np.ndarray) and frames.ndim == 5 else None,
-        "text": None if text is None or isinstance(text, str) else len(text),
-        "seed": None if isinstance(seed, (int, np.integer)) else len(seed),
+        "text": len(text) if isinstance(text, Sized) and not isinstance(text, str) else None,
+        "seed": len(seed) if isinstance(seed, Sized) else None,
     }
     sizes = {k: v for k, v in told.items() if v is not None}
     if len(set(sizes.values())) > 1 or any(not isinstance(v, (int, np.integer)) or v < 1 for v in sizes.values()):
@@ -37,7 +38,7 @@ def checked_texts(text: Text, batch: int, *, known: bool) -> list[str | None]:
     Raises:
         TextError: If an entry is neither text nor None, or if there is text and the model does not know any.
     """
-    texts = [text] * batch if text is None or isinstance(text, str) else list(text)
+    texts = list(text) if isinstance(text, Sized) and not isinstance(text, str) else [text] * batch
     for entry in texts:
         if entry is not None and not isinstance(entry, str):
             raise TextError(expected="texts or None", got=type(entry).__name__, remedy="Pass a str.")
@@ -52,12 +53,43 @@ def checked_seeds(seed: int | Sequence[int], batch: int) -> list[int]:
     Raises:
         StateError: If a seed is not an integer of 64 bits.
     """
-    single = isinstance(seed, (int, np.integer))
-    seeds = [int(seed) + k for k in range(batch)] if single else list(seed)  # type: ignore[arg-type]
+    seeds: list[Any] = list(seed) if isinstance(seed, Sized) else [seed]
+    if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
+        seeds = [int(seed) + k for k in range(batch)]
     for entry in seeds:
         if isinstance(entry, bool) or not isinstance(entry, (int, np.integer)) or int(entry) not in _SEEDS:
             raise StateError(expected="seeds that are 64-bit integers", got=repr(entry), remedy="Pass integers.")
     return [int(s) for s in seeds]
+
+
+def checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    """A frame size as two plain integers.
+
+    Raises:
+        FramesError: If it is not two integers above 0.
+    """
+    found = tuple(size) if isinstance(size, Sized) else ()
+    if len(found) != 2 or not all(isinstance(n, (int, np.integer)) and n > 0 for n in found):
+        raise FramesError(
+            expected="a frame size as (height, width) above 0", got=size, remedy="Pass for example (64, 64)."
+        )
+    return int(found[0]), int(found[1])
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """A device that tensors can be made on.
+
+    Raises:
+        ConfigError: If there is none of that name here.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
+        raise ConfigError(
+            expected="a device that is here",
+            got=f"{device} ({str(error).splitlines()[0]})",
+            remedy="Pass for example cpu.",
+        ) from error
 
 
 def checked_frames(frames: np.ndarray, batch: int) -> np.ndarray:

@@ -47,10 +47,11 @@ class Sampling(Config):
     sinks: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.first_steps) < 1 or not 0.0 <= self.context_level < 1.0:
+        whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (self.steps, self.first_steps, self.sinks))
+        if not whole or min(self.steps, self.first_steps) < 1 or not 0.0 <= self.context_level < 1.0:
             raise ConfigError(
-                expected="at least one step, one first step, and a context level in [0, 1)",
-                got=f"{self.steps}, {self.first_steps} and {self.context_level}",
+                expected="whole numbers of steps and first steps, above 0, and sinks, and a context level in [0, 1)",
+                got=f"{self.steps}, {self.first_steps}, {self.sinks} and {self.context_level}",
                 remedy="Correct them.",
             )
         if not 0.0 < self.damping <= 1.0 or not all(map(math.isfinite, self._weights.values())):

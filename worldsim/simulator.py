@@ -20,8 +20,10 @@ from worldsim.dynamics import Dynamics
 from worldsim.errors import ActionError, CameraError, ConfigError, FramesError, StateError
 from worldsim.inputs import (
     Text,
+    checked_device,
     checked_frames,
     checked_seeds,
+    checked_size,
     checked_texts,
     count_envs,
 )
@@ -77,7 +79,7 @@ class Simulator:
     ) -> None:
         self.checkpoint = checkpoint
         self.sampling = sampling or Sampling.from_dict(checkpoint.meta.get("sampling", {}))
-        self.device = torch.device(device)
+        self.device = checked_device(device)
         self.precision: Precision = precision
         self.compiled = compiled
         self.model = checkpoint.model.to(self.device).eval().for_stepping(precision, compiled=compiled)
@@ -168,7 +170,7 @@ class Simulator:
             return step.state, step.frames if self.actions_per_step == 1 else step.frames[:, -1]
         given = checked_frames(frames, batch)
         size = given.shape[2:4]
-        if frame_size is not None and tuple(frame_size) != size:
+        if frame_size is not None and checked_size(frame_size) != size:
             raise FramesError(expected=f"frames of {tuple(frame_size)}", got=size, remedy="Resize them.")
         state = self._blank(batch, text, seed, size)
         latents = self.tokenizer.encode(to_model(given, self.device))
@@ -248,6 +250,8 @@ class Simulator:
             ActionError: If the number of actions does not fit, or an action the space.
             CameraError: If the motions are not finite, or the model takes none.
         """
+        if frames is not None and np.ndim(frames) != 4:
+            raise FramesError(expected="one video (T, H, W, 3)", got=np.shape(frames), remedy="Use `reset` and `step`.")
         stride, inputs = self.actions_per_step, self.inputs
         count = inputs.count(actions, camera, num_frames)
         state, first = self.reset(
@@ -332,6 +336,7 @@ class Simulator:
     def _blank(self, batch: int, text: Text, seed: int | Sequence[int], size: tuple[int, int]) -> State:
         """A state in which nothing has been seen, of frames of size (H, W)."""
         config, stride = self.model.config, self.tokenizer.config.spatial_stride
+        size = checked_size(size)
         check_frame_size(*size, self.tokenizer.config, patch=config.patch)
         texts = checked_texts(text, batch, known=config.text is not None)
         grid = (size[0] // stride, size[1] // stride)

@@ -99,7 +99,12 @@ class State:
         Raises:
             StateError: If an index is out of range.
         """
-        rows = torch.as_tensor(index)
+        try:
+            rows = torch.as_tensor(index)
+        except (TypeError, ValueError) as error:
+            raise StateError(
+                expected="a list of environment numbers", got=repr(index)[:80], remedy="Correct the list."
+            ) from error
         whole = not rows.is_floating_point() and rows.dtype != torch.bool
         if rows.ndim != 1 or not len(rows) or not whole or int(rows.min()) < 0 or int(rows.max()) >= self.num_envs:
             raise StateError(

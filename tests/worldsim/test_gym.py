@@ -284,6 +284,15 @@ def test_wrong_use_is_named() -> None:
     env.reset(seed=0)
     with pytest.raises(ActionError):
         env.step(9)
+    with pytest.raises(ConfigError, match="mapping"):
+        env.reset(options=["text"])
+    for make in (
+        lambda: SimulatorEnv(simulator(), render_mode="human"),
+        lambda: SimulatorVectorEnv(2, simulator(), render_mode="human"),
+        lambda: SimulatorVectorEnv(2, simulator(), autoreset_mode="never"),
+    ):
+        with pytest.raises(UnknownNameError):
+            make()
     with pytest.raises(UnknownNameError, match="'text'"):
         env.reset(options={"txt": "a ball"})
     with pytest.raises(ConfigError):

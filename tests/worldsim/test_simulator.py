@@ -489,6 +489,10 @@ BAD_RESET = {
     "three and two": ({"text": ["a", "b"], "num_envs": 3}, StateError, "agree"),
     "frames and seeds": ({"frames": pixels(2, 1), "seed": [1, 2, 3]}, StateError, "agree"),
     "half a seed": ({"seed": [0.5]}, StateError, "64-bit"),
+    "no seed": ({"seed": None}, StateError, "64-bit"),
+    "a number for text": ({"text": 3}, TextError, "str"),
+    "half a size": ({"frame_size": 16}, FramesError, "(height, width)"),
+    "a negative size": ({"frame_size": (-16, 16)}, FramesError, "(height, width)"),
     "a large seed": ({"seed": 2**63}, StateError, "64-bit"),
 }
 
@@ -543,6 +547,16 @@ def test_a_world_without_actions_takes_none():
         sim.reset(frames=pixels(2), actions=np.array([0]))
 
 
+def test_what_is_no_state_device_or_video_is_named():
+    with pytest.raises(StateError, match="a state of this model"):
+        PLAIN.step(None, np.array([0]))
+    with pytest.raises(FramesError, match="one video"):
+        PLAIN.rollout(frames=pixels(2, 2), num_frames=1)
+    for device in ("moon", "cuda:99"):
+        with pytest.raises(ConfigError, match="a device that is here"):
+            Simulator(PLAIN.checkpoint, device=device)
+
+
 @pytest.mark.parametrize(
     "arguments", [{}, {"actions": np.array([0, 1]), "num_frames": 3}, {"num_frames": -1}, {"actions": np.array(1)}]
 )
@@ -583,6 +597,7 @@ def test_a_blank_state_has_nothing_to_observe():
     "options",
     [
         {"steps": 0},
+        {"steps": 1.5},
         {"context_level": 1.0},
         {"damping": 0.0},
         {"first_steps": 0},

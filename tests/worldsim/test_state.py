@@ -105,6 +105,7 @@ BAD = {
     "take below": (lambda s: s.take([-1]), "0 to 2"),
     "take above": (lambda s: s.take([3]), "0 to 2"),
     "take none": (lambda s: s.take([]), "0 to 2"),
+    "take words": (lambda s: s.take(["a"]), "environment numbers"),
     "take mask": (lambda s: s.take(torch.tensor([True, False, True])), "0 to 2"),
     "take halves": (lambda s: s.take(torch.tensor([0.5])), "0 to 2"),
     "branch many": (lambda s: s.branch(2), "take"),
