@@ -8,7 +8,7 @@ from geometry_scene import film, path, pose, room
 from eval.geometry.camera import path_error
 from eval.geometry.following import camera_following
 from eval.geometry.pose import relative_pose
-from eval.geometry.tracking import fit_motion, splat_depth
+from eval.geometry.tracking import _adjoint, _small_motion, fit_motion, splat_depth
 
 
 def filmed(clip, poses):
@@ -92,3 +92,18 @@ def test_blur_and_noise_never_beat_the_truth(walk):
     for frames in (blurred, noise):
         score = camera_following(replace(walk, frames=frames))
         assert score.value is None or score.value > true
+
+
+def test_noise_widens_the_error_bars_and_is_no_disobedience(walk):
+    rng = np.random.default_rng(0)
+    noisy = replace(walk, frames=np.clip(walk.frames + rng.normal(0, 12, walk.frames.shape), 0, 255).astype(np.uint8))
+    plain, found = camera_following(walk), camera_following(noisy)
+    assert found.details["cam_mc_error_bar"] > 2 * plain.details["cam_mc_error_bar"] > 0
+    assert found.normalised > 0.98
+
+
+def test_errors_are_carried_along_as_rigid_motions_are():
+    carrier = _small_motion(np.array([0.3, -0.2, 0.5, 0.4, -0.6, 0.2]))
+    step = 1e-6 * np.array([1.0, 2.0, -1.0, 0.5, -0.5, 1.5])
+    after = carrier @ _small_motion(step) @ np.linalg.inv(carrier)
+    assert after == pytest.approx(_small_motion(_adjoint(carrier) @ step), abs=1e-10)

@@ -6,7 +6,7 @@ import pytest
 from geometry_scene import film, path, pose, room
 
 from eval.errors import MeasureError
-from eval.geometry.known_pose import plane_sweep, tsed
+from eval.geometry.known_pose import movers_in_space, plane_sweep, tsed
 from eval.geometry.planesweep import Neighbour, best_inverse_depth, explain, hypotheses, local_contrast, sweep_cost
 from eval.geometry.pose import relative_pose
 
@@ -158,3 +158,29 @@ def test_tsed_holds_turns_against_their_homography():
     assert true.value == 1.0
     frozen = tsed(without_depth(replace(turn, frames=np.repeat(turn.frames[:1], 6, axis=0))))
     assert frozen.value == 0.0
+
+
+def test_without_a_turn_a_slower_camera_is_a_larger_world_and_the_score_says_so():
+    """The scale of a straight way cannot be seen: 70 % of every step fits as well as all of it."""
+    commanded = film(room(0), path(8, turn=0.0))
+    slower = replace(commanded, frames=film(room(0), path(8, step=0.06 * 0.7, turn=0.0)).frames)
+    found = plane_sweep(without_depth(slower))
+    assert found.value == pytest.approx(plane_sweep(without_depth(commanded)).value, abs=0.03)
+    assert "speed" in found.details["blind_to"]
+
+
+def test_movers_are_placed_by_their_pose_and_sized_by_their_extent(walk):
+    poses, K = walk.truth["world_from_camera"], walk.truth["K"]
+    objects = np.tile(np.eye(4), (len(walk), 2, 1, 1))
+    ahead = poses[0, :3, 3] + 2.0 * poses[0, :3, 2]
+    objects[:, :, :3, 3] = ahead
+    objects[:, 1, 0, 3] += 0.1 * np.arange(len(walk))
+    labels = np.zeros(walk.frames.shape[:3], np.int16)
+    labels[0, 10:13, 10:14] = 2
+    clip = replace(walk, truth={**walk.truth, "segmentation": labels, "world_from_object": objects})
+    balls = movers_in_space(clip, poses, K)
+    # Slot 0 rests. A box of 3 x 4 pixels has a diagonal of 5, at 2 m.
+    assert [[b.label for b in frame] for frame in balls] == [[2]] * len(walk)
+    assert balls[0][0].radius_m == pytest.approx(5 / 2 * 2.0 / K[0, 0])
+    assert balls[3][0].centre_m == pytest.approx(objects[3, 1, :3, 3])
+    assert movers_in_space(without_depth(walk), poses, K) is None

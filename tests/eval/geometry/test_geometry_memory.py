@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from geometry_scene import film, path, pose, room
 
+from eval import perceptual
 from eval.geometry.known_depth import views
 from eval.geometry.memory import find_revisits, forgetting_curve, overlaps, revisit, world_stability_score
 from eval.geometry.permanence import object_permanence, reappearances
@@ -126,3 +127,36 @@ def test_structural_distance_is_zero_for_equal_and_one_for_unrelated():
     assert structural_distance(a, b, everywhere) == pytest.approx(1, abs=0.1)
     with pytest.raises(ValueError, match="mask"):
         structural_distance(a, b, ~everywhere)
+
+
+def test_noise_is_no_forgetting(there_and_back, forgetful):
+    rng = np.random.default_rng(0)
+
+    def noisy(clip):
+        frames = np.clip(clip.frames + rng.normal(0, 8, clip.frames.shape), 0, 255).astype(np.uint8)
+        return replace(clip, frames=frames)
+
+    kept, lost = world_stability_score(noisy(there_and_back)), world_stability_score(noisy(forgetful))
+    assert kept.value < 0.01 < 0.1 < lost.value
+    assert kept.details["published"] > 0.05
+    assert revisit(noisy(there_and_back)).value > 0.97
+    assert {"closure_psnr_db", "closure_ssim"} <= revisit(forgetful).details.keys()
+
+
+@pytest.mark.skipif(not perceptual.is_installed(), reason="the network is not installed")
+def test_closure_is_perceptual_too(there_and_back, forgetful):
+    kept, lost = (world_stability_score(c).details["closure_perceptual"] for c in (there_and_back, forgetful))
+    assert kept < 0.05 < lost
+
+
+def test_permanence_is_the_share_of_the_object_that_is_left(there_and_back):
+    before = object_permanence(there_and_back)
+    assert before.value > 0.95
+    frames, seen = there_and_back.frames.copy(), there_and_back.truth["segmentation"]
+    # From the turn on, the left half of every object shows what is never an object's colour.
+    for t in range(13, len(frames)):
+        for label in np.unique(seen[t][seen[t] > 0]):
+            columns = np.nonzero(seen[t] == label)[1]
+            left = (seen[t] == label) & (np.arange(64)[None] < np.median(columns))
+            frames[t][left] = (255, 0, 255)
+    assert object_permanence(replace(there_and_back, frames=frames)).value == pytest.approx(0.5, abs=0.15)
