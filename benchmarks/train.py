@@ -61,12 +61,10 @@ def main() -> None:
     peak = matmul_rate(device, torch.bfloat16 if options.precision == "bfloat16" else torch.float32)
     threads = torch.get_num_threads()
     print(f"matrix products, {options.precision}, on {device} with {threads} threads: {peak / 1e9:.0f} GFLOP/s")
-    seconds, tokens, flops = updates(
-        options.preset, options.updates, options.precision, device, compiled=options.compile
-    )
-    rate = flops / seconds
-    print(f"{'preset':<10}{'s an update':>14}{'tokens/s':>12}{'GFLOP/s':>12}{'share':>9}")
-    print(f"{options.preset:<10}{seconds:>14.3f}{tokens / seconds:>12.0f}{rate / 1e9:>12.1f}{rate / peak:>9.1%}")
+    seconds, tokens, flops = updates(config, options.updates, options.precision, device, compiled=options.compile)
+    rate, name = flops / seconds, options.size or options.preset
+    print(f"{'model':<10}{'s an update':>14}{'tokens/s':>12}{'GFLOP/s':>12}{'share':>9}")
+    print(f"{name:<10}{seconds:>14.3f}{tokens / seconds:>12.0f}{rate / 1e9:>12.1f}{rate / peak:>9.1%}")
     made, noise, waited = data(config, device, seconds)
     print(f"a batch takes {1e3 * made:.2f} ms to prepare, in a thread; an update waits {1e3 * waited:.2f} ms for it")
     print(f"({waited / seconds:.2%}) and draws its noise in {1e3 * noise:.2f} ms ({noise / seconds:.2%})")
