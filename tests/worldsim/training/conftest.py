@@ -19,6 +19,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="session")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Frames of another size, in shorter episodes."""
+    path = tmp_path_factory.mktemp("wide") / "bounce"
+    return record(
+        "envs:Bounce-v0", episodes=3, seed=8, path=path, max_steps=7, truth=False, progress=False, size=(16, 48)
+    )
+
+
+@pytest.fixture(scope="session")
 def session_config(dataset: Dataset) -> TrainConfig:
     """Evaluates as real runs do."""
     return TrainConfig(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import worldsim
 from worldsim.checkpoint import load_checkpoint
 from worldsim.config import ModelConfig, TextConfig
-from worldsim.data import Dataset, DatasetWriter, record
+from worldsim.data import Dataset, DatasetWriter
 from worldsim.errors import ActionError, ConfigError, DatasetError
 from worldsim.training import DynamicsConfig, TrainConfig, train
 from worldsim.training.corpus import Mixture
@@ -141,14 +141,6 @@ def test_a_rare_source_gets_its_share_over_many_updates() -> None:
     mixture = Mixture([Rows("much", 97), Rows("little", 3)], 4, 0)
     rare = sum(name == "little" for step in range(2000) for group in mixture.batch(step, CPU) for name, _, _ in group)
     assert rare == pytest.approx(0.03 * 8000, rel=0.15)
-
-
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    path = tmp_path_factory.mktemp("wide") / "bounce"
-    return record(
-        "envs:Bounce-v0", episodes=3, seed=8, path=path, max_steps=7, truth=False, progress=False, size=(16, 48)
-    )
 
 
 @pytest.fixture
