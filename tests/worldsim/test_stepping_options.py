@@ -26,9 +26,9 @@ def _simulator(device="cpu", **options) -> Simulator:
 
 def _latents(sim: Simulator, frames: int = FRAMES) -> torch.Tensor:
     """(2, frames, C, h, w) of two environments of which one is a frame older: the window fills, and slides."""
-    state, _ = sim.reset(text="a red ball", seed=3)
-    older = sim.step(state, np.array([2])).state
-    state, seen = State.join([state, older]), []
+    state, _ = sim.reset(text="a red ball", seed=3, num_envs=2)
+    older = sim.step(state, np.array([2, 2])).state
+    state, seen = State.join([state.take([0]), older.take([1])]), []
     for i in range(frames):
         state = sim.step(state, np.array([i % 3, 1]), donate=True).state
         seen.append(state.recent(1)[0][:, 0].float().cpu())
@@ -55,10 +55,10 @@ def test_one_compiled_block_serves_all_and_all_frames(compiled):
 
 def test_compiled_and_plain_simulators_share_states(compiled, tmp_path):
     plain = _simulator()
-    state, _ = plain.reset(text="a red ball", seed=3)
+    state, _ = plain.reset(text="a red ball", seed=3, num_envs=2)
     state.save(tmp_path / "state.safetensors")
-    ours = compiled.step(State.load(tmp_path / "state.safetensors"), np.array([1])).state
-    theirs = plain.step(state, np.array([1])).state
+    ours = compiled.step(State.load(tmp_path / "state.safetensors"), np.array([1, 0])).state
+    theirs = plain.step(state, np.array([1, 0])).state
     torch.testing.assert_close(ours.latents, theirs.latents, atol=COMPILED_TOLERANCE, rtol=0)
     torch.testing.assert_close(ours.cache.keys, theirs.cache.keys, atol=COMPILED_TOLERANCE, rtol=0)
 
