@@ -1,128 +1,27 @@
-"""A learned world as a Gymnasium environment, `worldsim:Dream-v0`, alone or in batches."""
+"""Learned worlds as one vectorised Gymnasium environment."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from worldsim.errors import ConfigError, StateError, UnknownNameError
-from worldsim.gym_actions import ActionFormat, rows_of
-from worldsim.simulator import Sampling, Simulator, load
+from worldsim.gym.actions import ActionFormat, rows_of
+from worldsim.gym.episodes import (
+    MAX_SEED,
+    checked_options,
+    checked_render_mode,
+    frames_space,
+    not_reset,
+    simulator_of,
+    start,
+)
+from worldsim.simulator import Sampling, Simulator
 from worldsim.state import State
-
-_OPTIONS = ("text", "frames", "actions", "camera", "state")
-_MAX_SEED = 2**31
-
-
-class SimulatorEnv(gym.Env[np.ndarray, Any]):
-    """One learned world, stepped.
-
-    Observations are frames (H, W, 3) uint8. The action space is that of the recorded world; of one that takes the
-    camera's motion, a Dict of `action` and `camera`, or the motion alone where there are no actions; a world with
-    neither takes 0. Motions (`worldsim.camera`) are bounded by the largest ones in training. With temporal stride 4 an
-    action is held for four frames, of which the last is observed; all four are in `info["frames"]`.
-
-    `reset(seed, options)` takes `text`, `frames` (T, H, W, 3) with the `actions` and motions (`camera`) between them,
-    or a `state` of the simulator; without frames the first frame is generated. `info` holds `caption` (the text) and
-    `frame` (latent frames seen so far).
-
-    Args:
-        checkpoint: Shipped name or directory, or a `Simulator`.
-        text: Text of episodes whose reset names none.
-        frame_size: (H, W) of generated frames; the training size by default.
-        sampling: How frames are denoised; the checkpoint's own by default.
-        device: Where to run.
-        render_mode: "rgb_array", or None.
-        camera: Whether agents move the camera; by default where the world takes its motion.
-        hold: With temporal stride 4: False makes an action of four, stacked, one for each frame.
-
-    Raises:
-        UnknownNameError: If there is no such checkpoint.
-        CheckpointError: If it is damaged.
-        ConfigError: If the camera of a world that takes no motion is to be moved.
-    """
-
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - Gymnasium's form
-
-    def __init__(
-        self,
-        checkpoint: str | Path | Simulator = "bounce",
-        *,
-        text: str | None = None,
-        frame_size: tuple[int, int] | None = None,
-        sampling: Sampling | None = None,
-        device: str = "cpu",
-        render_mode: str | None = None,
-        camera: bool | None = None,
-        hold: bool = True,
-    ) -> None:
-        self.simulator = _simulator(checkpoint, sampling, device)
-        self.text, self.frame_size = text, frame_size or self.simulator.frame_size
-        self.render_mode = _checked_render_mode(render_mode)
-        self.metadata = self.metadata | {"render_fps": self.simulator.fps / self.simulator.actions_per_step}
-        self.observation_space = _frames_space(self.frame_size)
-        self._actions = ActionFormat(self.simulator, camera=camera, hold=hold)
-        self.action_space = self._actions.space
-        self._state: State | None = None
-        self._frame: np.ndarray | None = None
-
-    @property
-    def state(self) -> State:
-        """Where the episode stands; keep it, and pass it to `reset(options={"state": ...})` to come back.
-
-        Raises:
-            StateError: Before the first reset.
-        """
-        if self._state is None:
-            raise _not_reset()
-        return self._state
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts an episode; see the class for `options`.
-
-        Raises:
-            UnknownNameError: If an option is unknown.
-            FramesError: If given frames do not fit.
-            StateError: If a given state belongs to another model.
-        """
-        super().reset(seed=seed)
-        options = _checked(options)
-        episode_seed = int(self.np_random.integers(_MAX_SEED))
-        self._caption = options.get("text", self.text)
-        self._state, frame = _start(self.simulator, options, [self._caption], [episode_seed], self.frame_size)
-        self._frame = np.asarray(frame[0])
-        return self._frame, self._info()
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:  # noqa: ANN401 - any space
-        """Denoises the next frame.
-
-        Raises:
-            StateError: Before the first reset.
-            ActionError: If the action is not in the action space.
-        """
-        actions, motions = self._actions.of_step([action])
-        # The caller may hold on to `state`, so its memory is not reused.
-        step = self.simulator.step(self.state, actions, camera=motions)
-        self._state, info = step.state, {}
-        if self.simulator.actions_per_step > 1:
-            info["frames"] = step.frames[0]
-        self._frame = np.asarray(step.frames[0, -1] if info else step.frames[0])
-        return self._frame, float(step.rewards[0]), bool(step.terminated[0]), False, info | self._info()
-
-    def render(self) -> np.ndarray | None:
-        """The latest frame in mode "rgb_array"."""
-        return self._frame if self.render_mode == "rgb_array" else None
-
-    def _info(self) -> dict[str, Any]:
-        return {"caption": self._caption or "", "frame": int(self.state.frame[0])}
 
 
 class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
@@ -168,8 +67,8 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         if num_envs < 1 or (max_episode_steps is not None and max_episode_steps < 1):
             got = f"num_envs {num_envs}, max_episode_steps {max_episode_steps}"
             raise ConfigError(expected="num_envs and max_episode_steps above 0", got=got, remedy="Raise them.")
-        self.simulator = _simulator(checkpoint, sampling, device)
-        self.num_envs, self.text, self.render_mode = num_envs, text, _checked_render_mode(render_mode)
+        self.simulator = simulator_of(checkpoint, sampling, device)
+        self.num_envs, self.text, self.render_mode = num_envs, text, checked_render_mode(render_mode)
         self.frame_size = frame_size or self.simulator.frame_size
         modes = {mode.value: mode for mode in AutoresetMode}
         name = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
@@ -182,7 +81,7 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             "render_fps": fps,
             "autoreset_mode": self.autoreset_mode,
         }
-        self.single_observation_space = _frames_space(self.frame_size)
+        self.single_observation_space = frames_space(self.frame_size)
         self._actions = ActionFormat(self.simulator, camera=camera, hold=hold)
         self.single_action_space = self._actions.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -202,7 +101,7 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             StateError: Before the first reset.
         """
         if self._state is None:
-            raise _not_reset()
+            raise not_reset()
         return self._state
 
     def reset(
@@ -214,14 +113,14 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             StateError: If a state, a mask or seeds do not fit `num_envs`.
             UnknownNameError: If an option is unknown.
         """
-        options = dict(options or {})
-        mask = options.pop("reset_mask", None)
+        mask = options.get("reset_mask") if isinstance(options, dict) else None
+        options = checked_options(options, "reset_mask")
         rows = np.arange(self.num_envs) if mask is None else np.flatnonzero(self._checked_mask(mask))
         seeds = self._seeds(seed)
         for row in rows:
             if seeds[row] is not None:
                 self._rngs[row] = seeding.np_random(seeds[row])[0]
-        self._begin(rows, _checked(options))
+        self._begin(rows, options)
         return self._frames.copy(), self._infos()
 
     def step(self, actions: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:  # noqa: ANN401
@@ -273,10 +172,10 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
             raise StateError(expected=f"{self.num_envs} texts", got=len(texts), remedy="Give one each.")
         for row in rows:
             self._captions[row] = texts[row]
-        seeds = [int(self._rngs[row].integers(_MAX_SEED)) for row in rows]
+        seeds = [int(self._rngs[row].integers(MAX_SEED)) for row in rows]
         space = self.simulator.action_space
         some = {k: rows_of(k, v, rows, self.num_envs, space) for k, v in options.items() if k != "text"}
-        state, frames = _start(self.simulator, some, [texts[r] for r in rows], seeds, self.frame_size)
+        state, frames = start(self.simulator, some, [texts[r] for r in rows], seeds, self.frame_size)
         everyone = len(rows) == self.num_envs
         self._state = state if everyone else self.state.scatter(rows.tolist(), state)
         self._frames[rows] = frames
@@ -321,68 +220,3 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
                 remedy="Pass terminated | truncated.",
             )
         return mask
-
-
-def _simulator(checkpoint: str | Path | Simulator, sampling: Sampling | None, device: str) -> Simulator:
-    if isinstance(checkpoint, Simulator):
-        if sampling is None:
-            return checkpoint
-        return Simulator(
-            checkpoint.checkpoint,
-            sampling=sampling,
-            device=device,
-            precision=checkpoint.precision,
-            compiled=checkpoint.compiled,
-        )
-    return load(checkpoint, sampling=sampling, device=device)
-
-
-def _checked_render_mode(mode: str | None) -> str | None:
-    if mode not in {None, "rgb_array"}:
-        raise UnknownNameError(kind="render mode", name=str(mode), known=["rgb_array"])
-    return mode
-
-
-def _frames_space(size: tuple[int, int]) -> spaces.Box:
-    return spaces.Box(0, 255, (*size, 3), np.uint8)
-
-
-def _checked(options: dict[str, Any] | None) -> dict[str, Any]:
-    if options is not None and not isinstance(options, dict):
-        raise ConfigError(expected="options as a mapping", got=type(options).__name__, remedy="Pass a dict.")
-    options = dict(options or {})
-    for name in options:
-        if name not in _OPTIONS:
-            raise UnknownNameError(kind="reset option", name=name, known=(*_OPTIONS, "reset_mask"))
-    return options
-
-
-def _start(
-    simulator: Simulator,
-    options: dict[str, Any],
-    texts: list[str | None],
-    seeds: list[int],
-    frame_size: tuple[int, int],
-) -> tuple[State, np.ndarray]:
-    state = options.get("state")
-    if state is None:
-        return simulator.reset(
-            frames=options.get("frames"),
-            actions=options.get("actions"),
-            camera=options.get("camera"),
-            text=texts,
-            seed=seeds,
-            num_envs=len(seeds),
-            frame_size=frame_size,
-        )
-    if not isinstance(state, State) or state.num_envs != len(seeds):
-        raise StateError(
-            expected=f"a state of {len(seeds)} environments",
-            got=state.num_envs if isinstance(state, State) else type(state).__name__,
-            remedy="Pass a simulator's state; state.take([...]) gives some of its environments.",
-        )
-    return state, simulator.observe(state)
-
-
-def _not_reset() -> StateError:
-    return StateError(expected="a reset before the first step", got="none", remedy="Call env.reset().")
