@@ -90,7 +90,7 @@ def make_card(
     figures["parity"] = parity
     figures["samples"] = {c: _samples(own, name, c, required.severity) for c in evaluator.claims}
     figures["baselines"] = {
-        b: {v: _violation_at(own, b, v, required.severity)["auroc"] for v in evaluator.claims}
+        b: {v: _violation_at(own, b, v, required.severity)["auroc"] for v in _with_matched(evaluator, figures)}
         for b in baselines
         if any(b in t.lawful for t in own)
     }
@@ -131,6 +131,11 @@ def _figures(own: Sequence[Trial], name: str) -> dict[str, Any]:
         "nuisances": {n: _nuisance_figures(own, name, n) for n in _names(own, "nuisance")},
         "degenerate": {d: _degenerate_figures(own, name, d) for d in _names(own, "degenerate")},
     }
+
+
+def _with_matched(evaluator: Evaluator, figures: Mapping[str, Any]) -> list[str]:
+    """What an evaluator claims, and the same beside lawful clips of equal brightness, where such pairs were planted."""
+    return [n for c in evaluator.claims for n in (c, f"{c}_matched") if n == c or n in figures["violations"]]
 
 
 def _names(own: Sequence[Trial], kind: Kind) -> list[str]:

@@ -37,6 +37,10 @@ ENERGY_GAIN_SEEDS = 4
 # nearer than this share of the side: otherwise the speed is never seen, or what changed it cannot be known.
 SEEN_INTERVALS = 2
 NEAR_SHARE = 0.05
+# Violations that change the picture's brightness at once, and the severity at which they are also shown beside a lawful
+# clip in which light does the same.
+POPS = ("vanish", "appear", "duplicate", "colour_swap", "pass_through")
+MATCHED_SEVERITY = 0.3
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Job:
 
     Attributes:
         world: "bounce" or "room".
-        kind: "violation", "nuisance" (with degenerate clips) or "lawful".
+        kind: "violation", "matched" (its brightness matched), "nuisance" (with degenerate clips) or "lawful".
         name: Of the violation, or of the scenario.
         seed: Of the scene.
         size: Side of the square frames in pixels.
@@ -65,6 +69,7 @@ def jobs(world: str, *, pairs: int, lawful: int, size: int, first_seed: int) -> 
     planned = [Job(world, "violation", n, first_seed + s, size) for n in names for s in range(seeds.get(n, pairs))]
     planned += [Job(world, "nuisance", "", first_seed + s, size) for s in range(pairs)]
     if world == "bounce":
+        planned += [Job(world, "matched", n, first_seed + s, size) for n in POPS for s in range(pairs)]
         each = -(-lawful // len(SCENARIOS))
         planned += [Job(world, "lawful", n, first_seed + s, size) for n in SCENARIOS for s in range(each)]
     return planned
@@ -76,6 +81,9 @@ def build(job: Job) -> list[Case]:
     if job.kind == "violation":
         made = [(s, *_pair(job, s)) for s in SEVERITIES]
         return [_violation_case(job, made, mode) for mode in _modes(job.world)]
+    if job.kind == "matched":
+        lawful, violated = _lit_alike(*_pair(job, MATCHED_SEVERITY), rng)
+        return [_matched_case(job, lawful, violated, mode) for mode in _modes(job.world)]
     if job.kind == "nuisance":
         record = _pair(job, SEVERITIES[-1])[0]
         changed = [(n, nuisance(n, record, NUISANCE_LEVEL, rng)) for n in NUISANCES]
@@ -108,6 +116,25 @@ def _violation_case(job: Job, made: Sequence[tuple[float, Record, Record]], mode
             for name in _labels(job.name, violated)
         ]
     return Case(mode=mode, seed=job.seed, lawful=_clip(first, mode), variants=tuple(variants))
+
+
+def _matched_case(job: Job, lawful: Record, violated: Record, mode: str) -> Case:
+    clip = _clip(violated, mode)
+    variant = Variant(kind="violation", name=f"{job.name}_matched", severity=MATCHED_SEVERITY, clip=clip)
+    return Case(mode=mode, seed=job.seed, lawful=_clip(lawful, mode), variants=(variant,))
+
+
+def _lit_alike(lawful: Record, violated: Record, rng: np.random.Generator) -> tuple[Record, Record]:
+    """The pair with the lawful clip under a light that makes it, frame by frame, as bright as the violated one.
+
+    A thing that vanishes changes the mean brightness at once; so does a cloud, lawfully. Both clips are rounded after
+    the same dither, for the light's steps may be smaller than a grey level.
+    """
+    gain = violated.frames.mean(axis=(1, 2, 3)) / lawful.frames.mean(axis=(1, 2, 3))
+    dither = rng.uniform(-0.5, 0.5, lawful.frames.shape)
+    lit = lawful.frames * gain[:, None, None, None], violated.frames
+    shown = [np.clip(np.rint(frames + dither), 0, 255).astype(np.uint8) for frames in lit]
+    return replace(lawful, frames=shown[0]), replace(violated, frames=shown[1])
 
 
 def _labels(name: str, violated: Record) -> Iterator[str]:

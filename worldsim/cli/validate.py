@@ -179,7 +179,7 @@ def _compare(cards: list[tuple[Evaluator, Card]]) -> None:
 def _table(cards: list[tuple[Evaluator, Card]]) -> Table:
     requirements = Requirements()
     table = Table(title=f"Validity at severity {requirements.severity:g}")
-    for column in ("evaluator", "card", "false alarms", "claim", "AUROC [95 %]", "detected", "why not"):
+    for column in ("evaluator", "card", "false alarms", "claim", "AUROC [95 %]", "with masks", "detected", "why not"):
         table.add_column(column)
     for evaluator, card in cards:
         lawful = card.figures["lawful"]
@@ -187,10 +187,18 @@ def _table(cards: list[tuple[Evaluator, Card]]) -> Table:
         for i, claim in enumerate(evaluator.claims or ("-",)):
             found = card.figures["violations"].get(claim)
             at = None if found is None else found["by_severity"].get(f"{requirements.severity:g}")
-            shown = ["-", "-"]
+            shown = ["-", _with_masks(card, claim, requirements), "-"]
             if at is not None and at["auroc"] is not None:
                 area, low, high = at["auroc"]
-                shown = [f"{area:.3f} [{low:.2f}, {high:.2f}] n={at['measured']}", f"{at['detected']:.2f}"]
+                shown[0] = f"{area:.3f} [{low:.2f}, {high:.2f}] n={at['measured']}"
+                shown[2] = f"{at['detected']:.2f}"
             why = "; ".join(card.failures) if i == 0 else ""
             table.add_row(*(first if i == 0 else ["", "", ""]), claim, *shown, why)
     return table
+
+
+def _with_masks(card: Card, claim: str, requirements: Requirements) -> str:
+    """AUROC of a claim where the evaluator is given masks; a dash for evaluators that use none."""
+    found = card.figures.get("other_modes", {}).get("masks", {}).get("violations", {}).get(claim, {})
+    at = found.get("by_severity", {}).get(f"{requirements.severity:g}", {})
+    return "-" if at.get("auroc") is None else f"{at['auroc'][0]:.3f}"
