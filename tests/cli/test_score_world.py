@@ -10,7 +10,7 @@ from rich.console import Console
 from envs.violations import makers, pair
 from eval.controlled import Control, ControlFigure
 from eval.physics.plausibility import pixel_change
-from worldsim.cli import card_control, main, score_control, score_phyworld, score_plausibility
+from worldsim.cli import card_control, main, policies, score_control, score_phyworld, score_plausibility
 from worldsim.cli.demo_cases import FRESH_SEED, GIVEN
 from worldsim.cli.worlds import random_actions
 from worldsim.simulator import load
@@ -150,10 +150,10 @@ def test_a_bounce_policy_steers_by_what_it_sees():
     for place, push in (((10, 20), 2), ((10, 0), 1), ((0, 5), 3), ((28, 5), 4)):
         seen = frame.copy()
         seen[place[0] : place[0] + 3, place[1] : place[1] + 3] = (255, 0, 0)
-        assert score_control._push(seen, (255, 0, 0), 1.0) == push
-        assert score_control._push(seen, (255, 0, 0), -1.0) == {1: 2, 2: 1, 3: 4, 4: 3}[push]
-    assert score_control._push(frame, (255, 0, 0), 1.0) == 0
-    assert score_control._push(frame, None, 1.0) == 0
+        assert policies.push(seen, (255, 0, 0), 1.0) == push
+        assert policies.push(seen, (255, 0, 0), -1.0) == {1: 2, 2: 1, 3: 4, 4: 3}[push]
+    assert policies.push(frame, (255, 0, 0), 1.0) == 0
+    assert policies.push(frame, None, 1.0) == 0
 
 
 @pytest.mark.parametrize(
