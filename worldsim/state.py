@@ -129,7 +129,7 @@ class State:
         Raises:
             StateError: If the state holds more than one environment, or the seeds are not `count`.
         """
-        if self.num_envs != 1 or count < 1 or (seeds is not None and len(seeds) != count):
+        if self.num_envs != 1 or not isinstance(count, int) or count < 1 or (seeds is not None and len(seeds) != count):
             raise StateError(
                 expected=f"one environment, at least one copy, and as many seeds as copies ({count})",
                 got=f"{self.num_envs} environments and {None if seeds is None else len(seeds)} seeds",
@@ -145,6 +145,9 @@ class State:
         Raises:
             StateError: If there is none, or they belong to different models, frame sizes or guidance.
         """
+        strangers = [type(s).__name__ for s in states if not isinstance(s, State)]
+        if strangers:
+            raise StateError(expected="states", got=strangers, remedy="Pass what `reset` or `step` gave.")
         kinds = {(s.fingerprint, tuple(s.latents.shape[1:]), s.variants, s.cache.sinks) for s in states}
         if len(kinds) != 1:
             raise StateError(
@@ -179,7 +182,7 @@ class State:
         Raises:
             StateError: If the numbers do not fit this batch or `other`, or the states do not go together.
         """
-        rows = [int(row) for row in index]
+        rows = list(index)
         if len(rows) != other.num_envs or len(set(rows)) != len(rows) or not set(rows) <= set(range(self.num_envs)):
             raise StateError(
                 expected=f"{other.num_envs} different environment numbers from 0 to {self.num_envs - 1}",
