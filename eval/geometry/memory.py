@@ -18,6 +18,8 @@ from eval.score import Measurement, Unmeasurable, evaluator
 
 # Two views whose overlap is at most this show different places; from `RETURNED` on, the same one.
 AWAY, RETURNED = 0.25, 0.5
+# Interpolation of a true frame leaves less than this share of the distance between two places.
+_RESOLUTION = 0.005
 # Perceptual distance takes a network some time: at most so many returns, evenly spread.
 _PERCEPTUAL_PAIRS = 8
 
@@ -171,7 +173,8 @@ class Closure:
     def distances(self, noise_levels: float) -> tuple[float, float]:
         """Of the returned frame to what the earlier one predicts, and to the picture of elsewhere."""
         there = changed_levels(self.after, self.predicted, noise_levels, self.mask)
-        return there, changed_levels(self.after, self.elsewhere, noise_levels, self.mask)
+        elsewhere = changed_levels(self.after, self.elsewhere, noise_levels, self.mask)
+        return max(0.0, there - _RESOLUTION * elsewhere), elsewhere
 
 
 def close(visit: Revisit, seen: list[View], K: np.ndarray, frames: np.ndarray) -> Closure | None:

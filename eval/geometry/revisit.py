@@ -8,7 +8,9 @@ import numpy as np
 from eval.errors import MeasureError
 from eval.geometry.depth import FLOW_SIDE
 
-_SMOOTHING_PX = 1.5
+_SMOOTHING_PX, _DEVIATIONS = 1.5, 7.0
+# Two pictures of one place differ by so many grey levels through rounding and interpolation.
+_ROUNDING_LEVELS = 2.0
 # Noise of a colour channel over that of grey, the mean of three weighted by 0.299, 0.587, 0.114.
 _CHANNEL_NOISE = 1.5
 # By so much a warp by true depth and pose may be off, in pixels at a shorter side of 256.
@@ -76,8 +78,9 @@ def structural_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float
 def changed_levels(a: np.ndarray, b: np.ndarray, noise_levels: float, mask: np.ndarray | None = None) -> float:
     """How much of two frames differs beyond noise: mean, over channels and a mask, of the excess in grey levels.
 
-    Both are smoothed, which leaves a fifth of uncorrelated noise. Up to five standard deviations of that, and at least
-    one level, are no evidence of change; nor is what a shift by half a pixel, at a shorter side of 256, would cause.
+    Both are smoothed, which leaves a fifth of uncorrelated noise. Up to seven standard deviations of that (flow absorbs
+    some of the noise that is named), and at least two levels, are no evidence of change; nor is what a shift by half a
+    pixel, at a shorter side of 256, would cause.
 
     Args:
         a: uint8 (H, W, 3).
@@ -96,7 +99,9 @@ def changed_levels(a: np.ndarray, b: np.ndarray, noise_levels: float, mask: np.n
     kept = 1.0 / (2.0 * np.sqrt(np.pi) * _SMOOTHING_PX)
     slope = np.hypot(*(cv2.Sobel(x, cv2.CV_32F, *d, ksize=3, scale=1 / 8) for d in ((1, 0), (0, 1))))
     misplaced = slope * (_MISPLACED_PX * min(a.shape[:2]) / FLOW_SIDE)
-    excess = np.maximum(np.abs(x - y) - max(1.0, 5.0 * kept * _CHANNEL_NOISE * noise_levels) - misplaced, 0.0)
+    excess = np.maximum(
+        np.abs(x - y) - max(_ROUNDING_LEVELS, _DEVIATIONS * kept * _CHANNEL_NOISE * noise_levels) - misplaced, 0.0
+    )
     return float((excess if mask is None else excess[mask]).mean())
 
 

@@ -7,27 +7,25 @@ from eval.geometry import guards
 from eval.geometry.camera import path_extent
 from eval.geometry.pose import check_intrinsics, check_poses
 from eval.geometry.sfm import Reconstruction, reconstruct
-from eval.geometry.unknown import FULL_SHARE, MIN_SIDE, fit_pairs, require_parallax, widening, working_frames
+from eval.geometry.unknown import MIN_SIDE, fit_pairs, require_parallax, working_frames
 from eval.score import Measurement, evaluator
 
 MIN_FRAMES = 5
 
 
-@evaluator(
-    "sfm", suite="geometry", unit="share", better="higher", claims=("frame_wobble", "texture_swim_room"), version=2
-)
-def sfm(clip: Clip, *, threshold_px: float = 0.25, max_frames: int = 16, gap_s: float = 0.3) -> Measurement:
+@evaluator("sfm", suite="geometry", unit="share", better="higher", claims=("frame_wobble",))
+def sfm(clip: Clip, *, threshold_px: float = 1.0, max_frames: int = 16, gap_s: float = 0.3) -> Measurement:
     """Share of all matched keypoints that one rigid model of the whole clip explains (pycolmap), nothing known.
 
     Keypoints of frames that could not be registered stay in the denominator; no model at all is 0. Details: registered
-    frames, points, track length, reprojection error, and scale drift where a camera was commanded. `normalised` is 1
-    from `FULL_SHARE` on, see `epipolar_magsac`. Compression and noise lower the value. Blind to what a
-    change of scene leaves consistent on either side (popping) and to a wrong but rigid camera.
+    frames, points, track length, reprojection error, and scale drift where a camera was commanded. Blind to what a
+    change of scene leaves consistent on either side (popping), to a wrong but rigid camera, and to sliding textures
+    that move less than the threshold: see `epipolar_magsac`.
 
     Args:
         clip: Frames of at least 128 px; about 256 px is needed for a model of a few hundred points.
-        threshold_px: Reprojection error up to which a keypoint is explained in a video without noise, in pixels of
-            frames reduced to at most 512; widened by what the video's own noise misplaces.
+        threshold_px: Reprojection error up to which a keypoint is explained, in pixels of frames reduced to at most
+            512.
         max_frames: At most this many frames, evenly spread.
         gap_s: Seconds between the frames of the pairs on which motion and parallax are tested beforehand.
     """
@@ -42,12 +40,12 @@ def sfm(clip: Clip, *, threshold_px: float = 0.25, max_frames: int = 16, gap_s: 
             height, width = clip.frames.shape[1:3]
             K = np.diag([frames.shape[2] / width, frames.shape[1] / height, 1.0]) @ check_intrinsics(K)
         model = reconstruct(frames[chosen], K=K)
-        value = model.explained_share(threshold_px * widening(clip))
+        value = model.explained_share(threshold_px)
         details = _details(model) | _scale_drift(clip, model, chosen)
     unregistered = chosen[~model.registered]
     return Measurement(
         value=value,
-        normalised=min(1.0, value / FULL_SHARE),
+        normalised=value,
         coverage=float(model.registered.mean()),
         offending=tuple(int(i) for i in unregistered),
         details=details,

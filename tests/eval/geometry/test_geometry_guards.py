@@ -62,9 +62,8 @@ def test_degenerate_clips_never_beat_true_ones_at_160_px(measure):
     clips = degenerate(clip.frames)
     for name in ("static", "blurred", "noise", "shuffled"):
         score = measure(replace(clip, frames=clips[name]))
-        # Without any truth a slightly soft picture is as rigid as a sharp one: it may tie within the noise of matching.
-        slack = 0.02 if name.startswith("blurred") else 0.0
-        assert score.value is None or score.value <= true.value + slack, name
+        # Without any truth a soft picture, or frames in another order, are as rigid as the true ones: they may tie.
+        assert score.normalised is None or score.normalised <= true.normalised, name
 
 
 @pytest.mark.parametrize("measure", [residual_flow, plane_sweep], ids=lambda m: m.name)

@@ -40,8 +40,8 @@ def test_loop_consistency_spans_chance_to_perfect():
 def test_changes_count_beyond_the_noise_that_is_named():
     rng = np.random.default_rng(0)
     flat = np.full((64, 64, 3), 100, np.uint8)
-    # A flat frame has no gradient, so of five levels all but the one of rounding remain.
-    assert changed_levels(flat, flat + 5, 0.0) == pytest.approx(4.0, abs=1e-4)
+    # A flat frame has no gradient, so of five levels all but the two of rounding remain.
+    assert changed_levels(flat, flat + 5, 0.0) == pytest.approx(3.0, abs=1e-4)
     noisy = [np.clip(100 + rng.normal(0, 8, flat.shape), 0, 255).astype(np.uint8) for _ in range(2)]
     grey_difference = 8 * np.sqrt(2 * (0.299**2 + 0.587**2 + 0.114**2))
     assert changed_levels(*noisy, grey_difference) < 1e-3 < 0.1 < changed_levels(*noisy, 0.0)
@@ -57,7 +57,7 @@ def test_changes_count_beyond_the_noise_that_is_named():
 def test_half_a_pixel_of_misplacement_is_no_change():
     x = np.arange(256) * 0.5 + 20
     ramp = np.broadcast_to(x[None, :, None], (256, 256, 3))
-    shifted = ramp + 0.5 * 3.0
+    shifted = ramp + 0.5 * 8.0
     a, b = ramp.astype(np.uint8), shifted.astype(np.uint8)
-    # Three pixels on a slope of half a level: 1.5 levels, of which rounding and half a pixel excuse 1.25.
-    assert changed_levels(a, b, 0.0) == pytest.approx(0.25, abs=0.1)
+    # Eight pixels on a slope of half a level: 4 levels, of which rounding and half a pixel excuse 2.25.
+    assert changed_levels(a, b, 0.0) == pytest.approx(1.75, abs=0.1)
