@@ -7,6 +7,7 @@ import pytest
 from eval.cards import CARDS_DIR, disagreements, load_card
 from eval.fingerprint import fingerprint
 from eval.physics.evidence import Z_ALARM
+from eval.sets import SET_EVALUATORS
 from eval.suite import load_evaluators
 from worldsim.cli import planted
 from worldsim.cli.planted import Job
@@ -18,7 +19,7 @@ REMEASURED = {"continuity": "teleport", "rigidity": "shape_swap"}
 
 @pytest.mark.parametrize("name", CARDS)
 def test_a_card_is_of_the_present_code(name):
-    card, evaluator = load_card(name), load_evaluators()[name]
+    card, evaluator = load_card(name), {**load_evaluators(), **SET_EVALUATORS}[name]
     assert card is not None
     assert card.evaluator == f"{name}@{evaluator.version}"
     assert card.provenance["code"] == fingerprint(evaluator.measure), f"older than the code: worldsim validate {name}"
