@@ -12,7 +12,7 @@ import tyro
 from worldsim.cli.options import Many, flat
 from worldsim.errors import ConfigError, UnknownNameError
 from worldsim.training import TrainConfig, train
-from worldsim.training.presets import preset, second_phase
+from worldsim.training.presets import preset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,8 @@ class Options:
 def run(options: Options) -> None:
     """Trains, and says where the checkpoint is."""
     directories = tuple(str(path) for path in flat(options.data))
-    config = preset(options.preset, directories[0] if len(directories) == 1 else directories)
-    if options.second_phase is not None:
-        config = second_phase(config, str(options.second_phase))
+    start = None if options.second_phase is None else str(options.second_phase)
+    config = preset(options.preset, directories[0] if len(directories) == 1 else directories, start=start)
     config = changed(config, flat(options.set))
     if options.show:
         print(json.dumps(config.to_dict(), indent=1))

@@ -23,14 +23,38 @@ def bounce(data: Data) -> TrainConfig:
 
 
 def room(data: Data) -> TrainConfig:
-    """The shipped 3D world: 64 x 64 pixels, textured, with a longer window so that what was seen is remembered."""
+    """The shipped 3D world: 64 x 64 pixels, textured, with a longer window so that what was seen is remembered.
+
+    A textured view in motion is hard to reproduce and easy to change: a token is one latent cell, and the network
+    predicts the way from the frame before. Windows are short until the second phase, since most of what is to be
+    learnt lies between neighbouring frames (docs/training.md has the figures).
+    """
     return TrainConfig(
         data=data,
         tokenizer=TokenizerConfig(latent_channels=16, width=64, encoder_depth=1, decoder_depth=1),
-        model=ModelConfig(latent_channels=16, width=128, depth=6, heads=4, window=24, text=TextConfig()),
+        model=ModelConfig(
+            latent_channels=16,
+            patch=1,
+            width=128,
+            depth=6,
+            heads=4,
+            window=24,
+            text=TextConfig(),
+            prediction="velocity",
+            source="previous",
+            source_noise=0.05,
+        ),
         tokenizer_optimiser=OptimiserConfig(steps=2500, batch_size=16, rate=2e-3),
-        optimiser=OptimiserConfig(steps=2000, batch_size=6, rate=1.5e-3),
-        dynamics=DynamicsConfig(length=28),
+        optimiser=OptimiserConfig(steps=1800, batch_size=8, rate=1.5e-3, warmup=50, ema=0.98),
+        dynamics=DynamicsConfig(
+            length=8,
+            pure_noise=0.6,
+            weight_floor=0.8,
+            context_noise=0.2,
+            feedback=0.0,
+            drop_action=0.05,
+            bidirectional=0.0,
+        ),
     )
 
 
@@ -79,15 +103,37 @@ def second_phase(config: TrainConfig, start: str) -> TrainConfig:
     )
 
 
+def _room_second_phase(config: TrainConfig, start: str) -> TrainConfig:
+    """As `second_phase`, over longer windows and with more of the model's own past: a blurred view blurs the next."""
+    return replace(
+        config,
+        start=start,
+        optimiser=replace(config.optimiser, steps=940, batch_size=4, rate=1e-3, decay=0.4),
+        dynamics=replace(
+            config.dynamics,
+            length=18,
+            pure_noise=0.8,
+            context_noise=0.1,
+            feedback=0.7,
+            feedback_depth=6,
+            events=0.2,
+            reward_weight=0.3,
+        ),
+    )
+
+
 PRESETS: dict[str, Callable[[Data], TrainConfig]] = {"bounce": bounce, "room": room, "tiny": tiny}
 
 
-def preset(name: str, data: Data) -> TrainConfig:
-    """The preset of that name.
+def preset(name: str, data: Data, *, start: str | None = None) -> TrainConfig:
+    """The preset of that name: its first phase, or with a checkpoint of that to start from, the second.
 
     Raises:
         UnknownNameError: If there is none.
     """
     if name not in PRESETS:
         raise UnknownNameError(kind="preset", name=name, known=PRESETS)
-    return PRESETS[name](data)
+    first = PRESETS[name](data)
+    if start is None:
+        return first
+    return _room_second_phase(first, start) if name == "room" else second_phase(first, start)

@@ -205,8 +205,11 @@ def test_mismatched_channels_are_refused(dataset: Dataset, config: TrainConfig) 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_presets_survive_the_way_to_disk(name: str) -> None:
-    config = preset(name, "somewhere")
-    assert TrainConfig.from_dict(config.to_dict()) == config
+    for start in (None, "a/checkpoint"):
+        config = preset(name, "somewhere", start=start)
+        assert TrainConfig.from_dict(config.to_dict()) == config
+        assert config.start == (start or "")
+        assert start is None or config.dynamics.feedback > 0
 
 
 def test_unknown_presets_and_fields_suggest_the_nearest() -> None:
