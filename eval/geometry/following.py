@@ -20,6 +20,8 @@ TRACKING_SIDE = 64
 _STILL_M, _STILL_RAD = 1e-3, 1e-3
 # Standard errors of the recovered camera that are no evidence against the commanded one.
 _ERROR_BARS = 3.0
+# Error bars wider than this share of the commanded motion tell nothing about a frame; so many frames must be told of.
+_TELLING_SHARE, _LEAST_TOLD = 0.5, 0.5
 
 
 @evaluator(
@@ -36,9 +38,10 @@ def camera_following(clip: Clip, *, max_frames: int = 24) -> Measurement:
 
     With depth known the path is tracked directly at any size; without it, by structure from motion at 192 px and more,
     and scale is aligned. Translations are in units of the commanded extent. The direct fit comes with error bars, and
-    only what lies beyond three standard errors counts: noise, compression and moving solids widen them. Frames whose
-    camera could not be recovered count as a camera that did not move. `normalised` is the share of a standing camera's
-    error, beyond the same error bars, that was avoided.
+    only what lies beyond three standard errors counts: noise, compression and moving solids widen them. Frames where
+    that is more than half of the commanded motion so far are left out; without half of the frames there is no value.
+    Frames whose camera could not be recovered count as a camera that did not move. `normalised` is the share of a
+    standing camera's error, beyond the same error bars, that was avoided.
 
     Args:
         clip: With commanded poses and intrinsics; `depth_m` for the direct fit.
@@ -130,20 +133,22 @@ def _measurement(
     method: str,
     bars: np.ndarray,
 ) -> Measurement:
+    told = ~recovered | (bars <= _TELLING_SHARE * standing.mc)
+    told[0] = False  # where both cameras are put
+    if told[1:].mean() < _LEAST_TOLD:
+        raise Unmeasurable("insufficient", "the recovered camera is less certain than the commanded motion is long")
     mc = standing.mc.copy()
     mc[recovered] = np.maximum(error.mc - bars[recovered], 0.0)
     per_frame = np.full(num_frames, np.nan)
-    per_frame[chosen] = mc
-    value = float(mc[1:].mean())
-    null = float(np.maximum(standing.mc - bars, 0.0)[1:].mean())
-    if null <= 0.0:
-        raise Unmeasurable("insufficient", "the recovered camera is less certain than the commanded motion is long")
+    per_frame[chosen[told]] = mc[told]
+    value = float(mc[told].mean())
+    null = float(np.maximum(standing.mc - np.where(recovered, bars, 0.0), 0.0)[told].mean())
     return Measurement(
         value=value,
         normalised=float(np.clip(1.0 - value / null, 0.0, 1.0)),
-        coverage=float(recovered.mean()),
+        coverage=float(told[1:].mean()),
         per_frame=per_frame,
-        offending=tuple(int(i) for i in chosen[1:][mc[1:] > np.maximum(standing.mc[1:], 1e-9) / 2]),
+        offending=tuple(int(i) for i in chosen[told & (mc > np.maximum(standing.mc, 1e-9) / 2)]),
         details={
             "method": method,
             "rot_err_rad": error.rot_err_rad,

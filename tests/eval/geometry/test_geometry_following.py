@@ -107,3 +107,11 @@ def test_errors_are_carried_along_as_rigid_motions_are():
     step = 1e-6 * np.array([1.0, 2.0, -1.0, 0.5, -0.5, 1.5])
     after = carrier @ _small_motion(step) @ np.linalg.inv(carrier)
     assert after == pytest.approx(_small_motion(_adjoint(carrier) @ step), abs=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_frames_that_no_camera_explains_are_never_followed(walk, seed):
+    order = np.random.default_rng(seed).permutation(len(walk.frames))
+    score = camera_following(replace(walk, frames=walk.frames[order]))
+    # Wide error bars are no evidence of following: no value, or a bad one.
+    assert score.status == "insufficient" or score.normalised < 0.6
