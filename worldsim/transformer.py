@@ -76,6 +76,7 @@ class VideoDiT(Entrance):
 
         Raises:
             UnknownNameError: If the precision is not known.
+            ConfigError: If there is no C++ compiler to compile with.
         """
         if precision not in get_args(Precision):
             raise UnknownNameError(kind="precision", name=precision, known=get_args(Precision))

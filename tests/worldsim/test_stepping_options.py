@@ -116,3 +116,9 @@ def test_cuda_graphs_equal_plain_steps(precision, tolerance):
     expected = _latents(_simulator())
     found = _latents(_simulator("cuda", precision=precision, compiled=True))
     assert (found - expected).square().mean().sqrt() < tolerance * expected.square().mean().sqrt()
+
+
+def test_a_missing_compiler_is_named_before_anything_runs(monkeypatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match="no-such-compiler"):
+        _simulator(compiled=True)

@@ -4,6 +4,9 @@ Compilers and CUDA graphs want tensors of fixed shapes and no writing to what is
 whatever it holds, under a mask; the new frame's keys and values stand beside it, and are written to it afterwards.
 """
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -15,6 +18,21 @@ from worldsim.nn.blocks import Block, DenseLayout
 from worldsim.nn.cache import RingCache
 from worldsim.nn.passes import Plan
 from worldsim.nn.rope import as_real, rotate
+
+
+def require_compiler(device: torch.device) -> None:
+    """Makes sure that torch.compile finds what it builds CPU code with.
+
+    Raises:
+        ConfigError: If there is no C++ compiler.
+    """
+    name = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if device.type == "cpu" and shutil.which(name) is None:
+        raise ConfigError(
+            expected=f"the C++ compiler {name}, which torch.compile needs on CPUs",
+            got="none",
+            remedy="Install one, name it in the environment variable CXX, or do without compiling.",
+        )
 
 
 class BesideLayout(DenseLayout):
@@ -51,9 +69,13 @@ class CompiledSteps:
 
     Args:
         device: Where they run.
+
+    Raises:
+        ConfigError: If there is no C++ compiler to compile with.
     """
 
     def __init__(self, device: torch.device) -> None:
+        require_compiler(device)
         self._graphs = device.type == "cuda"
         mode = "reduce-overhead" if self._graphs else "default"
         self._block = torch.compile(_run_block, fullgraph=True, mode=mode)

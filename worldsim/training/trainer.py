@@ -12,6 +12,7 @@ from torch import Tensor
 from worldsim.camera import MOTION_DIM
 from worldsim.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from worldsim.errors import ActionError, DatasetError
+from worldsim.nn.compiled import require_compiler
 from worldsim.spaces import action_dim
 from worldsim.tokenizer import ConvTokenizer, Tokenizer
 from worldsim.training.ahead import Ahead
@@ -54,7 +55,7 @@ def train(config: TrainConfig, *, out: str | Path, resume: bool = False, show_pr
 
     Raises:
         DatasetError: If the dataset is missing, empty, being written, too short, or not that with which the run began.
-        ConfigError: If the device is not there.
+        ConfigError: If the device is not there, or the compiler that was asked for.
         FramesError: If its frames do not fit the strides.
         ActionError: If its actions are not those of the checkpoint to start from, or differ among datasets.
         TrainingError: If the directory is in use, taken or damaged, the configuration differs from the one to resume,
@@ -68,6 +69,8 @@ def train(config: TrainConfig, *, out: str | Path, resume: bool = False, show_pr
     if config.threads:
         torch.set_num_threads(config.threads)
     device = pick_device(config.device)
+    if config.compile:
+        require_compiler(device)
     if device.type == "cpu":
         keep_freed_memory()
     with team(device) as members, open_run(out, config, members, resume=resume) as run:
