@@ -176,7 +176,9 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
         if height % 2 or width % 2:
             frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             container.metadata["comment"] = f"{_CROP_KEY}{height}x{width}"
-        stream = container.add_stream("libx264", rate=_rate(fps), options={"crf": "16", "preset": "medium"})
+        # x264's macroblock tree gives other bytes for the same frames now and then, with one thread as with many.
+        options = {"crf": "16", "preset": "medium", "x264-params": "mbtree=0"}
+        stream = container.add_stream("libx264", rate=_rate(fps), options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context

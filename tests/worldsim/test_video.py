@@ -127,6 +127,18 @@ def test_mp4_keeps_flat_colours_within_a_few_levels(tmp_path):
     assert np.abs(read.astype(int) - frames).max() <= 4
 
 
+def test_the_same_frames_give_the_same_file_again_and_again(tmp_path):
+    frames = np.full((64, 64, 64, 3), 200, np.uint8)
+    for t in range(64):
+        frames[t, 10:20, t // 2 : 10 + t // 2] = (200, 30, 30)
+        frames[t, 40:52, 50 - t // 2 : 62 - t // 2] = (20, 30, 190)
+    files = set()
+    for _ in range(12):
+        write_video(tmp_path / "clip.mp4", frames, 10.0)
+        files.add((tmp_path / "clip.mp4").read_bytes())
+    assert len(files) == 1
+
+
 def test_mp4_is_h264_that_browsers_play(tmp_path):
     write_video(tmp_path / "a.mp4", moving_gradient(), 10)
     with av.open(str(tmp_path / "a.mp4")) as container:
