@@ -14,6 +14,7 @@ from eval import Suite
 from eval.batch import run_ordered
 from eval.cards import CARDS_DIR, Card, disagreements, load_card
 from eval.judging import Requirements, make_card, save_card
+from eval.picture_statistics import STATISTICS
 from eval.score import Evaluator
 from eval.sets import SET_EVALUATORS
 from eval.validity import Case, Trial, measure
@@ -26,8 +27,8 @@ SUITES = {"bounce": "physics", "room": "geometry"}
 PICTURE = ("quality", "fidelity")
 # Columns of the table where it goes to a file.
 FILE_WIDTH = 160
-# Statistics of the picture alone: near ½ on pairs that are matched in appearance.
-BASELINES = ("flicker", "blur", "freeze")
+# Near ½ on pairs that are matched in appearance.
+BASELINES = tuple(STATISTICS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,8 @@ def run(options: Options) -> None:
         judged, baselines = tuple(e for e in judged if e.claims), ()
         trials = [t for e in judged for t in _measure(options, Suite.of(e.name), console)]
     else:
-        trials = _measure(options, Suite.of([*(e.name for e in judged), *BASELINES]), console)
+        suite = Suite(name=options.world, evaluators=(*judged, *STATISTICS.values()))
+        trials = _measure(options, suite, console)
     requirements = Requirements(pairs=min(Requirements.pairs, options.pairs))
     cards = [
         (
