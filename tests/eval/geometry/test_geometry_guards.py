@@ -62,8 +62,10 @@ def test_degenerate_clips_never_beat_true_ones_at_160_px(measure):
     clips = degenerate(clip.frames)
     for name in ("static", "blurred", "noise", "shuffled"):
         score = measure(replace(clip, frames=clips[name]))
-        # Without any truth a soft picture, or frames in another order, are as rigid as the true ones: they may tie.
-        assert score.normalised is None or score.normalised <= true.normalised, name
+        # Without any truth a soft picture, or frames in another order, are as rigid as the true ones: they may tie,
+        # structure from motion to within a hundredth, as it drops other points.
+        slack = 0.01 if measure is sfm else 0.0
+        assert score.normalised is None or score.normalised <= true.normalised + slack, name
 
 
 @pytest.mark.parametrize("measure", [residual_flow, plane_sweep], ids=lambda m: m.name)
