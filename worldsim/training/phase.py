@@ -12,7 +12,8 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from worldsim.errors import ConfigError, TrainingError
+from worldsim.errors import TrainingError
+from worldsim.inputs import checked_device
 from worldsim.training.config import TrainConfig
 from worldsim.training.draws import SampleGenerators, generators_for
 from worldsim.training.learner import Learner
@@ -138,14 +139,7 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # PyTorch asserts where it was built without CUDA
-        raise ConfigError(
-            expected="a device of this machine",
-            got=f"{name!r} ({str(error).splitlines()[0]})",
-            remedy='Pass "auto" or "cpu".',
-        ) from error
+    return checked_device(name)
 
 
 class _Meter:
