@@ -123,6 +123,8 @@ def _room_second_phase(config: TrainConfig, start: str) -> TrainConfig:
 
 
 PRESETS: dict[str, Callable[[Data], TrainConfig]] = {"bounce": bounce, "room": room, "tiny": tiny}
+# Of the presets whose second phase is not `second_phase`.
+_SECOND_PHASES: dict[str, Callable[[TrainConfig, str], TrainConfig]] = {"room": _room_second_phase}
 
 
 def preset(name: str, data: Data, *, start: str | None = None) -> TrainConfig:
@@ -136,4 +138,4 @@ def preset(name: str, data: Data, *, start: str | None = None) -> TrainConfig:
     first = PRESETS[name](data)
     if start is None:
         return first
-    return _room_second_phase(first, start) if name == "room" else second_phase(first, start)
+    return _SECOND_PHASES.get(name, second_phase)(first, start)
