@@ -105,7 +105,8 @@ def test_weight_free_feature_moves_away_under_every_degradation(kind, real_featu
     held_out = ft.describe(texture(rng) for _ in range(60))
     degraded = ft.describe(DEGRADED[kind](texture(rng), rng) for _ in range(60))
     same, other = ft.set_distance(real_features, held_out), ft.set_distance(real_features, degraded)
-    # Scaled over both sets, shuffled frames stay within the Fréchet distance's own bias at 60 videos; the kernel sees them.
+    # Scaled over both sets, shuffled frames stay within the Fréchet distance's own bias at 60 videos; the kernel does
+    # see them.
     assert other.frechet > (1.0 if kind == "shuffled" else 1.4) * same.frechet
     # No difference lies inside the interval of held-out real videos, and outside that of degraded ones.
     assert same.kernel_interval[0] < 0 < same.kernel_interval[1]
