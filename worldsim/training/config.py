@@ -11,9 +11,11 @@ from worldsim.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig(Config):
-    """AdamW with warm-up, a constant rate, and a linear decay to zero at the end.
+    """AdamW or Muon with warm-up, a constant rate, and a linear decay to zero at the end.
 
     Attributes:
+        method: "adamw", or "muon" for the matrices inside the transformer's blocks (Jordan 2024), whose updates are
+            orthogonalised and of AdamW's size (Liu et al. 2025); everything else stays with AdamW.
         steps: Updates in all.
         batch_size: Windows an update, in all processes together.
         accumulate: Parts that each process computes its share of the batch in, one after another, to save memory.
@@ -27,6 +29,7 @@ class OptimiserConfig(Config):
 
     steps: int
     batch_size: int
+    method: Literal["adamw", "muon"] = "adamw"
     accumulate: int = 1
     rate: float = 1e-3
     warmup: int = 100

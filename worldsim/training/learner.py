@@ -17,6 +17,9 @@ from worldsim.errors import TrainingError
 from worldsim.training.config import OptimiserConfig
 from worldsim.training.team import Team, local, shared_like, shared_objective, whole
 
+# What each of the optimisers' own names is called in a saved state.
+_MOMENTS = {"step": "updates", "exp_avg": "first", "exp_avg_sq": "second", "momentum_buffer": "first"}
+
 
 class Learner:
     """A network with its optimiser and moving average, shared with other processes if there are any.
@@ -48,10 +51,7 @@ class Learner:
         self.objective = shared_objective(network, loss, members, shard=shard)
         self.names = [n for n, p in network.named_parameters() if p.requires_grad]
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        matrices = [p for p in self.parameters if p.ndim > 1]
-        vectors = [p for p in self.parameters if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.95), fused=True)
+        self.optimisers = _optimisers(network, config)
         self.average = {n: p.detach().clone() for n, p in zip(self.names, self.parameters, strict=True)}
         self.step = 0
 
@@ -61,8 +61,9 @@ class Learner:
         Raises:
             TrainingError: If the norm is not finite; nothing is changed.
         """
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.config.rate_at(self.step)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.config.rate_at(self.step)
         norm = float(whole(nn.utils.clip_grad_norm_(self.parameters, self.config.clip)))
         if not math.isfinite(norm):
             raise TrainingError(
@@ -70,8 +71,9 @@ class Learner:
                 got=f"a norm of {norm} at update {self.step}",
                 remedy="The last good state is kept; resume with a lower rate.",
             )
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
         # A young average would remember the initial weights for too long.
         decay = min(self.config.ema, (1.0 + self.step) / (10.0 + self.step))
         with torch.no_grad():
@@ -138,14 +140,7 @@ class Learner:
             for name, parameter in zip(self.names, self.parameters, strict=True):
                 parameter.copy_(shared_like(tensors.pop(f"weight.{name}"), parameter))
                 self.average[name].copy_(shared_like(tensors.pop(f"average.{name}"), parameter))
-                if f"first.{name}" in tensors:
-                    # Weights that some updates do not use have seen fewer of them.
-                    updates = tensors.pop(f"updates.{name}", torch.tensor(float(self.step)))
-                    self.optimiser.state[parameter] = {
-                        "step": updates.to(parameter.device),
-                        "exp_avg": shared_like(tensors.pop(f"first.{name}"), parameter),
-                        "exp_avg_sq": shared_like(tensors.pop(f"second.{name}"), parameter),
-                    }
+                self._restore_moments(name, parameter, tensors)
         return tensors
 
     def _state(self) -> dict[str, Tensor]:
@@ -160,12 +155,23 @@ class Learner:
         for name, parameter in zip(self.names, self.parameters, strict=True):
             put(f"weight.{name}", parameter)
             put(f"average.{name}", self.average[name])
-            moments = self.optimiser.state.get(parameter)
-            if moments:
-                put(f"updates.{name}", moments["step"])
-                put(f"first.{name}", moments["exp_avg"])
-                put(f"second.{name}", moments["exp_avg_sq"])
+            for key, value in self._moments(parameter).items():
+                put(f"{_MOMENTS[key]}.{name}", value)
         return state
+
+    def _moments(self, parameter: Tensor) -> dict[str, Tensor]:
+        """What an optimiser remembers of a parameter; nothing before its first update."""
+        return next((dict(o.state[parameter]) for o in self.optimisers if parameter in o.state), {})
+
+    def _restore_moments(self, name: str, parameter: Tensor, tensors: dict[str, Tensor]) -> None:
+        optimiser = next(o for o in self.optimisers if any(p is parameter for g in o.param_groups for p in g["params"]))
+        muon = isinstance(optimiser, torch.optim.Muon)
+        for key in ("momentum_buffer",) if muon else ("step", "exp_avg", "exp_avg_sq"):
+            saved = tensors.pop(f"{_MOMENTS[key]}.{name}", None)
+            if saved is not None:
+                # A count is no tensor of the weight's shape, which would be divided among processes.
+                placed = saved.to(parameter.device) if key == "step" else shared_like(saved, parameter)
+                optimiser.state[parameter][key] = placed
 
     @torch.no_grad()
     def _plain_average(self) -> nn.Module | None:
@@ -187,6 +193,29 @@ class Learner:
     def _assign(self, values: Mapping[str, Tensor]) -> None:
         for parameter, value in zip(self.parameters, values.values(), strict=True):
             parameter.copy_(value)
+
+
+def _optimisers(network: nn.Module, config: OptimiserConfig) -> list[torch.optim.Optimizer]:
+    """AdamW, or Muon for the matrices of the blocks and AdamW for everything else."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    hidden: list[nn.Parameter] = []
+    if config.method == "muon":
+        blocks = getattr(network, "blocks", nn.ModuleList())
+        layers = [m for m in blocks.modules() if isinstance(m, nn.Linear)]
+        hidden = [p for layer in layers for p in layer.parameters() if p.ndim == 2 and p.requires_grad]
+    taken = {id(p) for p in hidden}
+    others = [p for p in trained if id(p) not in taken]
+    groups = [
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.rate, betas=(0.9, 0.95), fused=True)]
+    if hidden:
+        # Steps of the size of AdamW's, so that one rate does for both (Liu et al. 2025).
+        optimisers.append(
+            torch.optim.Muon(hidden, lr=config.rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+        )
+    return optimisers
 
 
 def _load(file: Path) -> dict[str, Tensor]:

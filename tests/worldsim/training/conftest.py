@@ -37,7 +37,7 @@ def session_config(dataset: Dataset) -> TrainConfig:
             latent_channels=4, width=16, depth=2, heads=2, window=3, text=TextConfig(buckets=32, slots=2)
         ),
         tokenizer_optimiser=OptimiserConfig(steps=6, batch_size=4, warmup=2),
-        optimiser=OptimiserConfig(steps=8, batch_size=3, warmup=2),
+        optimiser=OptimiserConfig(steps=8, batch_size=3, method="muon", warmup=2),
         dynamics=DynamicsConfig(length=5),
         held_out=0.2,
         log_every=2,

@@ -105,6 +105,26 @@ def test_updates_learn_what_they_are_shown(tmp_path: Path) -> None:
     assert losses[-1] < 0.7
 
 
+def test_muon_turns_the_blocks_matrices_by_orthogonal_steps_and_leaves_the_rest_to_adamw(tmp_path: Path) -> None:
+    settings = OptimiserConfig(steps=9, batch_size=2, method="muon", rate=1e-2, warmup=0, decay=0.0, weight_decay=0.0)
+    learner = Learner(small_model(), dynamics_loss, settings, tmp_path, ALONE)
+    before = {n: p.detach().clone() for n, p in learner.network.named_parameters()}
+    quiet = DynamicsConfig(bidirectional=0.0, pure_noise=1.0)
+    learner.objective(batch(), quiet, generators_for(0, "fixed", 0, range(2)), feedback=False)[0].backward()
+    learned = {n for n, p in learner.network.named_parameters() if p.grad is not None and p.grad.abs().min() > 1e-5}
+    learner.update()
+    steps = {n: p.detach() - before[n] for n, p in learner.network.named_parameters()}
+    # Five Newton-Schulz steps bring singular values near 1, between about 0.7 and 1.2 (Jordan 2024).
+    value = steps["blocks.0.spatial.qkv.weight"]
+    singular = torch.linalg.svdvals(value) / (0.2 * 1e-2 * max(value.shape) ** 0.5)
+    assert 0.4 < float(singular[:4].min()) < float(singular.max()) < 1.3
+    # AdamW's first step is the rate in the direction of the gradient's sign.
+    others = learned - {n for n in steps if n.startswith("blocks.") and n.endswith("weight")}
+    assert others
+    for name in others:
+        torch.testing.assert_close(steps[name].abs(), torch.full_like(steps[name], 1e-2), rtol=1e-2, atol=0.0)
+
+
 def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
     config = OptimiserConfig(steps=100, batch_size=1, rate=1.0, warmup=10, decay=0.2)
     assert config.rate_at(0) == pytest.approx(0.1)
