@@ -77,6 +77,8 @@ class DynamicsConfig(Config):
         drop_action: Share of windows without actions.
         drop_camera: Share of windows without the camera's motion.
         bidirectional: Share of updates in which time is bidirectional.
+        first_frames: Share of updates on single frames of many scenes, with nothing before them: how a world begins
+            from its text. A window holds one such frame beside many others.
         events: Share of the weight by which windows are drawn that lies on frames with events (contacts, rewards,
             terminations, the most abrupt changes of the latents), in [0, 1); 0 draws all windows alike.
         reward_weight: Weight of the reward loss.
@@ -97,6 +99,7 @@ class DynamicsConfig(Config):
     drop_action: float = 0.1
     drop_camera: float = 0.1
     bidirectional: float = 0.1
+    first_frames: float = 0.0
     events: float = 0.0
     reward_weight: float = 0.1
     termination_weight: float = 0.1
@@ -111,6 +114,7 @@ class DynamicsConfig(Config):
             "drop_action",
             "drop_camera",
             "bidirectional",
+            "first_frames",
         )
         _check_range(self, ("length", "feedback_depth"), 1)
         _check_range(self, (*shares, "events"), 0.0, 1.0)

@@ -19,6 +19,7 @@ from worldsim.spaces import action_dim, action_vectors
 from worldsim.tokenizer import Tokenizer, VitTokenizer
 from worldsim.training.config import TrainConfig
 from worldsim.training.corpus import Corpus
+from worldsim.training.first_frames import FirstFrames
 from worldsim.training.losses import LatentBatch
 from worldsim.training.phase import autocast
 from worldsim.video import to_model
@@ -108,6 +109,8 @@ class LatentSource:
             episodes=train,
             frames=False,
         )
+        camera = bool(camera_range) and dataset.has_camera
+        self._firsts = FirstFrames(dataset, latents, config, train, camera=camera)
         held = self.held_out_episodes
         self._held = Windows(dataset, self.length, batch_size=32, seed=config.seed, episodes=held, frames=False)
 
@@ -117,12 +120,16 @@ class LatentSource:
         return self._train.num_windows
 
     def batch(self, step: int, device: torch.device, rows: range | None = None) -> LatentBatch:
-        """The windows of update `step`, or some rows of them."""
+        """The windows of update `step`, or some rows of them; or single frames, in the updates of `first_frames`."""
+        if self._firsts.due(step):
+            return self._firsts.batch(step, device, rows)
         return self._convert(self._train.batch(step, _slice(rows)), device)
 
     def describe(self, step: int, rows: range | None = None) -> str:
         """Which windows the batch of update `step` holds, or some rows of it."""
-        return _describe(self._train.batch(step, _slice(rows)), self.dataset)
+        firsts = self._firsts
+        raw = firsts.raw(step, rows) if firsts.due(step) else self._train.batch(step, _slice(rows))
+        return _describe(raw, self.dataset)
 
     def held_out(self, index: int, device: torch.device) -> LatentBatch:
         """Windows of held-out episodes; the same for the same index."""

@@ -5,7 +5,7 @@ that each noisy frame is denoised against exactly the past that a cached step se
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +28,11 @@ class LatentBatch:
         rewards: (B, F), reward on arriving at frame i, in units of the dataset's spread.
         terminated: (B, F) boolean.
         known: (B, F) boolean, whether reward and termination of frame i are known (not for the first frame).
-        texts: Captions, None for none.
+        texts: Captions, None for none: B of them, or B * F where frames are lone.
         camera: (B, F, M), `camera[:, i]` is the camera's motion to frame i in units of the largest; row 0 is unused.
             None where it is not known.
+        lone: Whether every frame is of another scene, with nothing before it; the axis F is then a second one of
+            samples.
     """
 
     latents: Tensor
@@ -40,6 +42,7 @@ class LatentBatch:
     known: Tensor
     texts: list[str | None]
     camera: Tensor | None = None
+    lone: bool = False
 
 
 def dynamics_loss(
@@ -64,6 +67,8 @@ def dynamics_loss(
     groups = [batch] if isinstance(batch, LatentBatch) else list(batch)
     sizes = [len(g.latents) for g in groups]
     draws = [_Draw(own, g.latents.device) for own, g in zip(divided(generator, sizes), groups, strict=True)]
+    if groups[0].lone:
+        return _first_frame_loss(model, groups, config, draws)
     if draws[0].one() < config.bidirectional:
         return _bidirectional_loss(model, groups, config, draws)
     return _causal_loss(model, groups, config, draws, feedback=feedback)
@@ -155,6 +160,48 @@ def _bidirectional_loss(
         found.append(_denoising_loss(guess, batch.latents, x.levels, config, keep=~known))
     loss, parts = _mean_over_windows(found, groups)
     return loss, {f"bidirectional_{k}": v for k, v in parts.items()}
+
+
+def _first_frame_loss(
+    model: VideoDiT, groups: Sequence[LatentBatch], config: DynamicsConfig, draws: Sequence["_Draw"]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Every frame is denoised as a world's first is: from its text and noise alone."""
+    # In many steps, of which pure noise is only the first.
+    config = replace(config, pure_noise=0.0)
+    entered = [_lone_frames(model, batch, config, draw) for batch, draw in zip(groups, draws, strict=True)]
+    found = []
+    for batch, x, out in zip(groups, entered, _outputs(model, entered, two_streams=False), strict=True):
+        kind = model.config.prediction
+        guess = clean_from_prediction(model.path, kind, out.prediction.float(), x.latents, x.levels)
+        levels = x.levels.reshape(batch.latents.shape[:2])
+        found.append(_denoising_loss(guess.reshape_as(batch.latents), batch.latents, levels, config))
+    loss, parts = _mean_over_windows(found, groups)
+    return loss, {f"first_{k}": v for k, v in parts.items()}
+
+
+def _lone_frames(model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: "_Draw") -> Clips:
+    """A batch of lone frames, noised, as B * F clips of one frame each."""
+    b, f = batch.latents.shape[:2]
+    levels = _target_levels(config, draw, b, f)
+    noised = mix(model.path, batch.latents, draw.normal(batch.latents), levels)
+    kept = (draw.uniform(b, f) >= config.drop_text).flatten().tolist()
+    unknown = torch.zeros(b * f, 1, dtype=torch.bool, device=noised.device)
+
+    def single(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x.flatten(0, 1)[:, None]
+
+    return Clips(
+        latents=noised.flatten(0, 1)[:, None],
+        levels=levels.reshape(b * f, 1),
+        positions=torch.zeros(1, dtype=torch.long, device=noised.device),
+        conditions=Conditions(
+            actions=single(batch.actions),
+            has_action=unknown,
+            text=model.encode_text([t if k else None for t, k in zip(batch.texts, kept, strict=True)]),
+            camera=single(batch.camera),
+            has_camera=None if batch.camera is None else unknown,
+        ),
+    )
 
 
 def _outputs(model: VideoDiT, groups: Sequence[Clips], *, two_streams: bool) -> list[Output]:

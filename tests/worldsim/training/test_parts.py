@@ -13,6 +13,7 @@ from worldsim.config import ModelConfig, TextConfig, TokenizerConfig
 from worldsim.data import Dataset
 from worldsim.errors import ConfigError, TrainingError, UnknownNameError
 from worldsim.nn.cache import RingCache
+from worldsim.nn.masks import causal_mask
 from worldsim.sizes import SIZES, cost, size, training_cost
 from worldsim.tokenizer import build_tokenizer
 from worldsim.training import DynamicsConfig, OptimiserConfig, TrainConfig
@@ -88,6 +89,42 @@ def test_a_perfect_guess_costs_nothing_and_the_weight_is_one_over_level_squared(
     model.offset = 0.5  # at level 1 the weight is 1, so the loss is the squared offset
     loss = float(dynamics_loss(model, given, quiet, torch.Generator(), feedback=False)[0])
     assert loss == pytest.approx(0.25, rel=1e-5)
+
+
+def test_a_lone_frame_is_denoised_as_the_first_of_a_window() -> None:
+    calls: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    class Recorder(VideoDiT):
+        def forward(self, latents: torch.Tensor, levels: torch.Tensor, *args: object, **kwargs: object):
+            out = super().forward(latents, levels, *args, **kwargs)
+            calls.append((latents, levels, out.prediction))
+            return out
+
+    model = small_model()
+    model.__class__ = Recorder
+    texts = [f"a {colour} ball" for colour in ("red", "blue", "green", "pink", "black", "red")]
+    lone = replace(batch(3, 2), lone=True, texts=texts, known=torch.zeros(3, 2, dtype=torch.bool))
+    quiet = DynamicsConfig(drop_text=0.0, pure_noise=1.0, bidirectional=1.0)
+    loss, parts = dynamics_loss(model, lone, quiet, torch.Generator().manual_seed(0), feedback=True)
+    noised, levels, said = calls[0]
+    assert noised.shape[:2] == (6, 1)
+    assert (levels < 1.0).all()  # pure noise is but the first of many steps
+    window = torch.cat((noised, torch.randn(6, 3, 4, 4, 4)), dim=1)
+    has_action = torch.tensor([[False, True, True, True]]).expand(6, 4)
+    conditions = Conditions(actions=torch.rand(6, 4, 5), has_action=has_action, text=model.encode_text(texts))
+    first = VideoDiT.forward(
+        model,
+        window,
+        torch.cat((levels, torch.rand(6, 3)), dim=1),
+        conditions,
+        positions=torch.arange(4),
+        mask=causal_mask(4, 3),
+    ).prediction[:, :1]
+    torch.testing.assert_close(said, first, rtol=1e-4, atol=1e-5)
+    errors = (first - lone.latents.flatten(0, 1)[:, None]).square().mean(dim=(1, 2, 3, 4))
+    weights = levels[:, 0].clamp(min=quiet.weight_floor) ** -2
+    assert loss.item() == pytest.approx((weights * errors).mean().item(), rel=1e-4)
+    assert set(parts) == {"first_denoising", "first_x_error"}
 
 
 def test_updates_learn_what_they_are_shown(tmp_path: Path) -> None:
@@ -184,6 +221,28 @@ def test_windows_carry_the_actions_and_rewards_that_led_to_each_frame(
             found.rewards[row, 1:].numpy(), episode.rewards[start : start + source.length - 1] / 2.0
         )
     assert not found.known[:, 0].any()
+
+
+def test_a_share_of_updates_sees_single_frames_with_their_own_captions(dataset: Dataset, config: TrainConfig) -> None:
+    latents = np.arange(dataset.num_frames, dtype=np.float16)[:, None, None, None] * np.ones((4, 2, 2), np.float16)
+    settings = replace(config, dynamics=replace(config.dynamics, first_frames=0.25))
+    source, cpu = LatentSource(dataset, latents, settings, 1.0), torch.device("cpu")
+    found = [source.batch(step, cpu) for step in range(40)]
+    assert [f.lone for f in found] == [step % 4 == 3 for step in range(40)]
+    plain = LatentSource(dataset, latents, config, 1.0).batch(4, cpu)
+    torch.testing.assert_close(found[4].latents, plain.latents, rtol=0, atol=0)  # the others stay what they were
+    seen = set()
+    for step in range(3, 40, 4):
+        lone = found[step]
+        assert lone.latents.shape[:2] == plain.latents.shape[:2]
+        frames = lone.latents[..., 0, 0, 0].flatten().numpy().astype(int)
+        owners = np.searchsorted(dataset.starts, frames, side="right") - 1
+        assert lone.texts == [dataset.captions[i] for i in owners]
+        seen |= set(owners.tolist())
+        assert not lone.known.any()
+        parts = [source.batch(step, cpu, range(1)), source.batch(step, cpu, range(1, len(lone.latents)))]
+        torch.testing.assert_close(torch.cat([p.latents for p in parts]), lone.latents, rtol=0, atol=0)
+    assert seen == set(range(len(dataset))) - set(source.held_out_episodes.tolist())
 
 
 def test_windows_rich_in_events_are_trained_on_more_often(dataset: Dataset, config: TrainConfig) -> None:
