@@ -113,8 +113,10 @@ def test_two_processes_compute_what_one_computes(
     assert found == pytest.approx(expected, rel=1e-4)
     for folder in ("checkpoint", "checkpoint_best"):
         one, two = (load_file(run / folder / "model.safetensors") for run in (alone, out))
-        for name, weight in one.items():
-            torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        # Single weights part further where a gradient is all rounding: AdamW divides by its size, and Muon, which
+        # orthogonalises in bfloat16, lifts small singular values.
+        apart = sum(float((two[n] - w).square().sum()) for n, w in one.items())
+        assert apart < 1e-4**2 * sum(float(w.square().sum()) for w in one.values())
 
 
 def test_processes_take_disjoint_rows_of_the_batch() -> None:
