@@ -10,7 +10,6 @@ where N counts parameters of the blocks and D frames, and draws it.
 """
 
 import argparse
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ import matplotlib as mpl
 import numpy as np
 from scipy.optimize import least_squares
 
-from worldsim.training import TrainConfig, train
+from worldsim.training import TrainConfig, read_metrics, train
 from worldsim.training.config import EvaluationConfig
 from worldsim.training.presets import preset
 from worldsim.transformer import VideoDiT
@@ -63,8 +62,7 @@ class Study:
             self._lend_latents(folder)
             train(config, out=folder, resume=(folder / "config.json").exists(), show_progress=False)
             self._keep_latents(folder)
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return [line for line in lines if COLUMNS[0] in line][-1]
+        return [line for line in read_metrics(folder) if COLUMNS[0] in line][-1]
 
     def of_size(self, size: str) -> TrainConfig:
         """The base configuration with another transformer."""

@@ -4,6 +4,7 @@
 """
 
 from worldsim.training.config import DynamicsConfig, EvaluationConfig, OptimiserConfig, TrainConfig
+from worldsim.training.log import read_metrics
 from worldsim.training.trainer import train
 
-__all__ = ["DynamicsConfig", "EvaluationConfig", "OptimiserConfig", "TrainConfig", "train"]
+__all__ = ["DynamicsConfig", "EvaluationConfig", "OptimiserConfig", "TrainConfig", "read_metrics", "train"]

@@ -1,6 +1,7 @@
 """The numbers of a run: `metrics.jsonl` always, TensorBoard event files where its package is installed."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -9,8 +10,26 @@ from typing import Any, Self
 NOTICE = "TensorBoard is not installed, so RUN/tensorboard is not written (pip install 'worldsim[tensorboard]')"
 
 
+METRICS = "metrics.jsonl"
+
+
+def read_metrics(run: str | Path) -> list[dict[str, Any]]:
+    """The lines of RUN/metrics.jsonl, in the order in which they were written.
+
+    A last line that was cut short, by a full disk or a kill, is left out. Updates that a resumed run computed again
+    stand twice.
+
+    Args:
+        run: The run directory.
+    """
+    text = (Path(run) / METRICS).read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
 class Log:
     """Appends numbers to RUN/metrics.jsonl and RUN/tensorboard.
+
+    What an interrupted run left of its last line is removed, so that none is glued to it.
 
     Args:
         path: The run directory.
@@ -19,7 +38,10 @@ class Log:
     """
 
     def __init__(self, path: Path, *, tensorboard: bool) -> None:
-        self.file = path / "metrics.jsonl"
+        self.file = path / METRICS
+        if self.file.is_file():
+            written = self.file.read_bytes()
+            os.truncate(self.file, written.rfind(b"\n") + 1)
         self._writer: Any = _summary_writer(path / "tensorboard") if tensorboard else None
 
     def __call__(self, *, phase: str, step: int, **numbers: float) -> None:

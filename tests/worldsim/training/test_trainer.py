@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +13,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import SafetensorError
 
 import worldsim
 from worldsim.data import Dataset, record
 from worldsim.errors import DatasetError, FramesError, TrainingError
-from worldsim.training import OptimiserConfig, TrainConfig, train
+from worldsim.training import OptimiserConfig, TrainConfig, read_metrics, train
 from worldsim.training import data as data_module
 from worldsim.training import learner as learner_module
 from worldsim.training import trainer as trainer_module
 from worldsim.training.corpus import Corpus
 from worldsim.training.data import LatentSource, check_same_data
 from worldsim.training.learner import Learner
+from worldsim.training.log import METRICS, Log
 from worldsim.training.run import open_run
 from worldsim.training.team import Team
 
@@ -78,7 +82,29 @@ def test_a_killed_run_resumes_bit_for_bit(saving: TrainConfig, tmp_path: Path) -
     process.wait()
     assert process.returncode == -signal.SIGKILL
     assert not (out / "checkpoint").exists()
+    with (out / "metrics.jsonl").open("a") as stream:
+        stream.write('{"phase": "dynamics", "st')  # killed while it logs
     assert weights(train(saving, out=out, resume=True, show_progress=False)) == whole
+    last = [line["step"] for line in read_metrics(out) if line["phase"] == "dynamics"][-1]
+    assert last == saving.optimiser.steps
+
+
+@given(st.integers(0, 120))
+@settings(max_examples=40, deadline=None)
+def test_a_line_of_metrics_cut_short_is_neither_read_nor_glued_to_the_next(cut: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        lines = [{"phase": "dynamics", "step": step, "loss": step / 7} for step in range(3)]
+        with Log(run, tensorboard=False) as log:
+            for line in lines:
+                log(**line)
+        written = (run / METRICS).read_bytes()
+        (run / METRICS).write_bytes(written[:cut])
+        left = lines[: written[:cut].count(b"\n")]
+        assert read_metrics(run) == left
+        with Log(run, tensorboard=False) as log:
+            log(**lines[-1])
+        assert read_metrics(run) == [*left, lines[-1]]
 
 
 def test_a_run_directory_is_not_overwritten(config: TrainConfig, tmp_path: Path) -> None:
