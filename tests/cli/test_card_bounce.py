@@ -61,8 +61,13 @@ def test_figures_lie_beside_their_floors(monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(np.isfinite([f.value, f.low, f.high]).all() for f in found.values())
     for aspect in ("as many bodies as asked for", "colours as asked for", "colours and shapes"):
         assert found[f"text-following, {aspect}, true frame (ceiling)"].value == 1.0
-    axes = [n for n in found if n.startswith("PSNR, ")]
-    assert len(axes) == 2
+    for after in (2, 8):
+        assert found[f"bodies present after {after} frames, none lost or doubled, true frames (ceiling)"].value == 1.0
+    axes = [n for n in found if n.startswith("PSNR ")]
+    assert axes == ["PSNR in distribution, over 8 frames", "PSNR out of distribution in gravity, over 8 frames"]
     for name, figure in found.items():
         if name.endswith("tracking floor"):
-            assert figure.value < found[name.removesuffix(", tracking floor")].value
+            dream = found[name.replace("tracking floor", "dream")].value
+            assert figure.value < dream
+            multiple = found[name.replace("tracking floor", "dream as a multiple of the floor")].value
+            assert multiple == pytest.approx(dream / figure.value)

@@ -1,7 +1,7 @@
 """Reads which bodies a single Bounce frame shows: colour, shape and place, without tracking."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -36,20 +36,43 @@ class Body:
 
 def read_bodies(frame: np.ndarray, *, least_area_px: float) -> list[Body]:
     """The bodies in a frame of uint8 (H, W, 3), at least `LEAST_SHARE` of `least_area_px` large."""
+    return [
+        Body(colour=name, shape=_shape(mask, (x, y), area), centre_px=(y, x), area_px=area)
+        for name, mask, (x, y), area in _regions(frame, least_area_px)
+    ]
+
+
+def follow(video: np.ndarray, colours: Sequence[str], *, least_area_px: float) -> np.ndarray:
+    """Centres (T, N, 2), row and column in px, of bodies of these colours; NaN where there is not exactly one.
+
+    Args:
+        video: uint8 (T, H, W, 3).
+        colours: Names of the palette.
+        least_area_px: As in `read_bodies`.
+    """
+    places = np.full((len(video), len(colours), 2), np.nan)
+    for t, frame in enumerate(video):
+        seen: dict[str, list[tuple[float, float]]] = {}
+        for name, _, (x, y), _ in _regions(frame, least_area_px):
+            seen.setdefault(name, []).append((y, x))
+        for k, colour in enumerate(colours):
+            if len(found := seen.get(colour, [])) == 1:
+                places[t, k] = found[0]
+    return places
+
+
+def _regions(frame: np.ndarray, least_area_px: float) -> Iterator[tuple[str, np.ndarray, tuple[float, float], float]]:
+    """Colour, mask, centre (x, y) and area of each region of one colour."""
     names, colours = list(PALETTE), np.array(list(PALETTE.values()), np.float32)
     pixels = frame.astype(np.float32)
     distance = np.linalg.norm(pixels[..., None, :] - colours, axis=-1)
     label = np.where(distance.min(axis=-1) < COLOUR_RADIUS, distance.argmin(axis=-1), -1)
-    found = []
     for k, name in enumerate(names):
         number, parts, stats, centres = cv2.connectedComponentsWithStats((label == k).astype(np.uint8), connectivity=8)
         for part in range(1, number):
-            if stats[part, cv2.CC_STAT_AREA] < LEAST_SHARE * least_area_px:
-                continue
-            mask, (x, y) = parts == part, centres[part]
-            area = float(mask.sum())
-            found.append(Body(colour=name, shape=_shape(mask, (x, y), area), centre_px=(y, x), area_px=area))
-    return found
+            if stats[part, cv2.CC_STAT_AREA] >= LEAST_SHARE * least_area_px:
+                mask, (x, y) = parts == part, centres[part]
+                yield name, mask, (float(x), float(y)), float(mask.sum())
 
 
 def agreement(seen: Sequence[Body], asked: Sequence[tuple[str, str]]) -> dict[str, float]:

@@ -9,14 +9,17 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from worldsim.checkpoint import Checkpoint, resolve
+from worldsim.checkpoint import resolve
+from worldsim.cli.card_aims import aims_table
 from worldsim.cli.card_bounce import bounce_figures
 from worldsim.cli.card_control import control_figures
-from worldsim.cli.card_figures import Figure, as_rows, measure
+from worldsim.cli.card_figures import measure
 from worldsim.cli.card_room import room_figures
+from worldsim.cli.card_rows import Figure, as_rows
 from worldsim.cli.demo_cases import FRESH_SEED, GIVEN, record_truth, world_of
 from worldsim.files import write_text
-from worldsim.simulator import load
+from worldsim.sampling import Sampling
+from worldsim.simulator import Simulator, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +57,8 @@ def run(options: Options) -> None:
     _print(figures, options.checkpoint)
     if options.write:
         folder = resolve(options.checkpoint)
-        note = "" if options.note is None else options.note.read_text().strip() + "\n\n"
         write_text(folder / "card.json", json.dumps(as_rows(figures), indent=1) + "\n")
-        write_text(folder / "README.md", _card(simulator.checkpoint, figures, options, note))
+        write_text(folder / "README.md", _card(simulator, world.title, figures, options))
         print(f"written to {folder}")
 
 
@@ -69,10 +71,13 @@ def _print(figures: Sequence[Figure], name: str) -> None:
     Console(width=120).print(table)
 
 
-def _card(checkpoint: Checkpoint, figures: Sequence[Figure], options: Options, note: str) -> str:
+def _card(simulator: Simulator, title: str, figures: Sequence[Figure], options: Options) -> str:
+    note = "" if options.note is None else options.note.read_text().strip() + "\n\n"
+    checkpoint = simulator.checkpoint
     training = checkpoint.meta.get("training", {})
     rows = "\n".join(
-        f"| {f.name} | {f.value:.3f} {f.unit} | {f.low:.3f} to {f.high:.3f} | {f.count} |" for f in figures
+        f"| {f.name} | {f.value:.3f}{f.unit and ' ' + f.unit} | {f.low:.3f} to {f.high:.3f} | {f.count} |"
+        for f in figures
     )
     about = checkpoint.meta.get("data", {})
     return f"""# The learned world `{Path(options.checkpoint).name}`
@@ -82,14 +87,23 @@ Training: seed {training.get("seed")}, {training.get("tokenizer_optimiser", {}).
 {training.get("optimiser", {}).get("steps")} of the transformer; the whole configuration is in `config.json` under
 `meta.training`.
 
+## Aims
+
+{aims_table(title, figures)}
+
 ## Figures
 
 `worldsim card {options.checkpoint} --cases {options.cases} --frames {options.frames} --seed {options.seed}`: on fresh
 episodes (recording seed {FRESH_SEED + options.seed} and up), {GIVEN} frames given, then alone with the true actions
-and the caption; {checkpoint.meta.get("sampling", {}).get("steps", 2)} denoising steps. Means with 95 % intervals
-(bootstrap over episodes; Newcombe's for AUROC).
+and the caption; {_sampled(simulator.sampling)}. Means with 95 % intervals
+(bootstrap over episodes; Newcombe's for AUROC, Wilson's for false alarms).
 
 | figure | value | 95 % interval | n |
 |---|---|---|---|
 {rows}
 """
+
+
+def _sampled(sampling: Sampling) -> str:
+    later, first = (f"{n} denoising step{'s' * (n != 1)}" for n in (sampling.steps, sampling.first_steps))
+    return f"{later} a frame, {first} for a first one"

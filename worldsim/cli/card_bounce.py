@@ -1,27 +1,48 @@
 """Figures that only a world learned from Bounce can have: what it shows of a text, for how long, and how far out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import gymnasium as gym
 import numpy as np
 
 from envs.bounce.env import BounceEnv
 from envs.bounce.ranges import TRAIN, splits
+from envs.bounce.scene import VIEW_M
 from envs.policies import RandomPolicy
 from eval import Clip, score
 from eval.fidelity import psnr
 from eval.physics.velocity import velocity_error
 from worldsim.cli.bounce_reader import agreement, read_bodies
-from worldsim.cli.card_figures import Figure, mean_figure
+from worldsim.cli.card_figures import velocity_figures
+from worldsim.cli.card_motion import motion_figures
+from worldsim.cli.card_rows import Figure, after, mean_figure
 from worldsim.cli.demo_cases import FRESH_SEED, GIVEN, go_on
 from worldsim.cli.worlds import HELD_FRAMES
 from worldsim.simulator import Simulator
 
 SCENARIO = "billiards"
-LAWS = ("constant_acceleration", "momentum", "energy", "permanence")
+LAWS = {
+    "constant_acceleration": "constant acceleration",
+    "equal_gravity": "equal gravity",
+    "energy": "energy",
+    "restitution": "restitution",
+    "momentum": "momentum",
+    "permanence": "permanence",
+}
 PRESENT_AFTER = (16, 64, 600)
 LAW_FRAMES = 64
+RESIDUAL_FRAMES = 16
 OUT_OF_DISTRIBUTION_FRAMES = 16
+_AXES = {
+    "train": "in distribution",
+    "ood_speed": "out of distribution in speed",
+    "ood_size": "out of distribution in size",
+    "ood_speed_size": "out of distribution in speed and size",
+    "ood_mass": "out of distribution in mass",
+    "ood_count": "out of distribution in the number of bodies",
+    "ood_gravity": "out of distribution in gravity",
+    "ood_combination": "out of distribution in the pairing of colours and shapes",
+}
 _TEXT_SEED, _SPLIT_SEED = 1_000_000, 2_000_000  # so that no two figures share a scene
 _BATCH = 16
 
@@ -68,31 +89,60 @@ _ASPECTS = {"count": "as many bodies as asked for", "colours": "colours as asked
 
 
 def staying(simulator: Simulator, *, cases: int, seed: int, rng: np.random.Generator) -> list[Figure]:
-    """Bodies present, none lost and none doubled, long after the last given frame; and laws that dreams break."""
+    """Bodies present, none lost and none doubled, long after the last given frame; residuals of motion; laws broken."""
     given, asked, actions, texts = _begun(simulator, cases, seed, max(PRESENT_AFTER))
-    dreamt = _dream(simulator, given, actions, texts, seed)
+    videos = {
+        "dream": _dream(simulator, given, actions, texts, seed),
+        "true frames (ceiling)": _true_videos(simulator, actions, seed),
+    }
     least = _least_area(simulator)
     figures = []
-    for after in PRESENT_AFTER:
-        seen = [read_bodies(video[GIVEN - 1 + after], least_area_px=least) for video in dreamt]
-        kept = [agreement(bodies, wanted) for bodies, wanted in zip(seen, asked, strict=True)]
-        figures += [
-            mean_figure(f"bodies present after {after} frames, by colour", "", [k["colours"] for k in kept], rng),
-            mean_figure(f"dreams with every body after {after} frames", "", [k["colours"] == 1 for k in kept], rng),
-        ]
-    longest = min(LAW_FRAMES, dreamt.shape[1])
-    truth = _true_videos(simulator, actions[:, : longest - 1], seed)
-    for law in LAWS:
-        for label, videos in (("dream", dreamt[:, :longest]), ("truth", truth)):
-            clips = (
-                Clip(frames=v, fps=simulator.fps, actions=a[: longest - 1])
-                for v, a in zip(videos, actions, strict=True)
-            )
-            found = [score(clip, suite=[law])[law] for clip in clips]
-            broken = [float(bool(s.offending)) for s in found if s.value is not None]
-            if broken:
-                figures.append(mean_figure(f"clips of {longest} frames that break {law}, {label}", "", broken, rng))
-    return figures
+    for horizon in PRESENT_AFTER:
+        for label, shown in videos.items():
+            seen = [read_bodies(video[GIVEN - 1 + horizon], least_area_px=least) for video in shown]
+            kept = [agreement(bodies, wanted)["colours"] for bodies, wanted in zip(seen, asked, strict=True)]
+            whole = [float(share == 1.0) for share in kept]
+            figures += [
+                mean_figure(f"bodies present {after(horizon)}, none lost or doubled, {label}", "", kept, rng),
+                mean_figure(f"videos with exactly their bodies {after(horizon)}, {label}", "", whole, rng),
+            ]
+    begins = {label: video[:, GIVEN - 2 : GIVEN + RESIDUAL_FRAMES] for label, video in videos.items()}
+    figures += motion_figures(
+        begins["true frames (ceiling)"],
+        begins["dream"],
+        [[colour for colour, _ in bodies[1:]] for bodies in asked],
+        gravity_px=_gravity_px(simulator),
+        least_area_px=least,
+        rng=rng,
+    )
+    longest = min(LAW_FRAMES, GIVEN + max(PRESENT_AFTER))
+    shown = {label: video[:, :longest] for label, video in videos.items()}
+    return figures + laws(shown, actions[:, : longest - 1], simulator.fps, rng)
+
+
+def laws(videos: Mapping[str, np.ndarray], actions: np.ndarray, fps: float, rng: np.random.Generator) -> list[Figure]:
+    """The share of clips that break each law, of those in which it can be tested.
+
+    Args:
+        videos: What is judged, label to (B, T, H, W, 3).
+        actions: (B, T - 1), known to the evaluators.
+        fps: Frames a second.
+        rng: For the intervals.
+    """
+    broken: dict[tuple[str, str], list[float]] = {(law, label): [] for law in LAWS for label in videos}
+    for label, shown in videos.items():
+        for video, row in zip(shown, actions, strict=True):
+            # One clip at a time: its tracks are found once for all laws.
+            for law, verdict in score(Clip(frames=video, fps=fps, actions=row), suite=list(LAWS)).items():
+                if verdict.value is not None:
+                    broken[law, label].append(float(bool(verdict.offending)))
+    return [
+        mean_figure(
+            f"clips of {actions.shape[1] + 1} frames that break the law of {LAWS[law]}, {label}", "", found, rng
+        )
+        for (law, label), found in broken.items()
+        if found
+    ]
 
 
 def by_axis(simulator: Simulator, *, cases: int, seed: int, rng: np.random.Generator) -> list[Figure]:
@@ -104,18 +154,13 @@ def by_axis(simulator: Simulator, *, cases: int, seed: int, rng: np.random.Gener
         truth = _true_videos(simulator, actions, seed, split=split)
         dreamt = _dream(simulator, given, actions, texts, seed)
         close = [float(np.mean(psnr(d[GIVEN:], t[GIVEN:]))) for d, t in zip(dreamt, truth, strict=True)]
-        name = f"{'in distribution' if split == 'train' else split}, {horizon} frames"
-        figures.append(mean_figure(f"PSNR, {name}", "dB", close, rng))
-        errors, floors = [], []
-        for d, t in zip(dreamt, truth, strict=True):
-            clip = Clip(frames=d, fps=simulator.fps, reference=Clip(frames=t, fps=simulator.fps))
-            measured = velocity_error(clip, context=GIVEN)
-            if measured.value is not None:
-                errors.append(measured.value)
-                floors.append(float(measured.details["floor"]))
-        if errors:
-            figures.append(mean_figure(f"velocity error, {name}", "side/s", errors, rng))
-            figures.append(mean_figure(f"velocity error, {name}, tracking floor", "side/s", floors, rng))
+        name = f"{_AXES[split]}, over {horizon} frames"
+        figures.append(mean_figure(f"PSNR {name}", "dB", close, rng))
+        clips = (
+            Clip(frames=d, fps=simulator.fps, reference=Clip(frames=t, fps=simulator.fps))
+            for d, t in zip(dreamt, truth, strict=True)
+        )
+        figures += velocity_figures(name, [velocity_error(clip, context=GIVEN) for clip in clips], rng)
     return figures
 
 
@@ -129,10 +174,16 @@ def _bodies(env: BounceEnv) -> list[tuple[str, str]]:
     return [(solid.colour, solid.shape) for solid in env.scene.solids]
 
 
+def _gravity_px(simulator: Simulator) -> float:
+    """The acceleration trained on, in px/frame²."""
+    ((strength, _),) = TRAIN[SCENARIO].gravity_m_per_s2
+    return strength * min(simulator.frame_size) / VIEW_M / simulator.fps**2
+
+
 def _least_area(simulator: Simulator) -> float:
     """Pixels of the smallest body of the distribution that was trained on."""
     low = min(begin for begin, _ in TRAIN[SCENARIO].radius_m)
-    return float(np.pi * (low * min(simulator.frame_size) / 10.0) ** 2)
+    return float(np.pi * (low * min(simulator.frame_size) / VIEW_M) ** 2)
 
 
 def _begun(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from worldsim.cli.card_figures import Figure
+from worldsim.cli.card_rows import Figure
 from worldsim.cli.score_control import measure
 from worldsim.simulator import Simulator
 

@@ -11,7 +11,8 @@ from eval.fidelity import psnr
 from eval.geometry.following import camera_following
 from eval.geometry.known_depth import residual_flow
 from eval.score import Evaluator
-from worldsim.cli.card_figures import CEILING_DB, Figure, mean_figure
+from worldsim.cli.card_figures import CEILING_DB, through_the_tokenizer
+from worldsim.cli.card_rows import Figure, mean_figure, ratio_figure
 from worldsim.cli.demo_cases import DREAM, FRESH_SEED, GIVEN, STILL, TRUTH, WORLDS, Case, dream, make_cases
 from worldsim.data import Episode
 from worldsim.simulator import Simulator
@@ -47,10 +48,16 @@ def coherence(cases: Sequence[Case], rng: np.random.Generator) -> list[Figure]:
     ):
         true = [_reading(evaluator, case.clips[TRUTH]) for case in cases]
         measured = [case for case, value in zip(cases, true, strict=True) if value is not None]
+        if not measured:
+            continue
+        read = {}
         for label, shown in ((DREAM, "dream"), (TRUTH, "true frames"), (STILL, "last frame repeated")):
             values = [_reading(evaluator, case.clips[label]) for case in measured]
-            if values:
-                figures.append(mean_figure(f"{name}, {shown}", "", [worst if v is None else v for v in values], rng))
+            read[label] = [worst if v is None else v for v in values]
+            figures.append(mean_figure(f"{name}, {shown}", "", read[label], rng))
+        if evaluator is residual_flow and sum(read[TRUTH]) > 0.0:
+            multiple = f"{name}, dream as a multiple of true frames"
+            figures.append(ratio_figure(multiple, read[DREAM], read[TRUTH], rng))
     return figures
 
 
@@ -73,17 +80,24 @@ def returning(simulator: Simulator, *, cases: int, seed: int, rng: np.random.Gen
     dreamt = dream(simulator, episodes, seed=seed)
     truth = np.stack([e.frames for e in episodes])
     held = np.repeat(truth[:, GIVEN - 1 : GIVEN], truth.shape[1], axis=1)
-    figures = []
-    for at, where in ((GIVEN - 1 + turns, "turned away"), (GIVEN - 1 + 2 * turns, "returned")):
-        for video, shown in ((dreamt, "dream"), (held, "last frame repeated")):
-            values = [
-                float(min(psnr(v[at : at + 1], t[at : at + 1])[0], CEILING_DB))
-                for v, t in zip(video, truth, strict=True)
-            ]
-            # A standing camera returns perfectly: that figure says nothing.
-            if where == "turned away" or shown == "dream":
-                figures.append(mean_figure(f"PSNR {where} by {7.5 * turns:g}°, {shown}", "dB", values, rng))
-    return figures
+    angle = f"by {7.5 * turns:g}°"
+    away, back = GIVEN - 1 + turns, GIVEN - 1 + 2 * turns
+    returned = _psnr_at(dreamt, truth, back)
+    # Nothing moves: the view that the dream comes back to is the last one that it was shown.
+    shown = through_the_tokenizer(simulator, truth[:, GIVEN - 1 : GIVEN])
+    lost = np.subtract(_psnr_at(shown, truth[:, GIVEN - 1 :], 0), returned)
+    # A standing camera returns perfectly: that figure says nothing.
+    return [
+        mean_figure(f"PSNR turned away {angle}, dream", "dB", _psnr_at(dreamt, truth, away), rng),
+        mean_figure(f"PSNR turned away {angle}, last frame repeated", "dB", _psnr_at(held, truth, away), rng),
+        mean_figure(f"PSNR returned {angle}, dream", "dB", returned, rng),
+        mean_figure(f"PSNR lost from first visit to return, turned away {angle}", "dB", lost.tolist(), rng),
+    ]
+
+
+def _psnr_at(videos: np.ndarray, truth: np.ndarray, at: int) -> list[float]:
+    """Of one frame of each video, at most `CEILING_DB`."""
+    return [float(min(psnr(v[at : at + 1], t[at : at + 1])[0], CEILING_DB)) for v, t in zip(videos, truth, strict=True)]
 
 
 def _film(size: tuple[int, int], actions: np.ndarray, seed: int) -> Episode:

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -38,6 +38,20 @@ class Acting:
     words: str
     make: Callable[[gym.Space, int, int], Any]
     camera_path: str | None = None
+
+
+class Dreamt(NamedTuple):
+    """What a learned world made of a batch of episodes.
+
+    Attributes:
+        frames: uint8 (B, T, H, W, 3), the given frames first.
+        rewards: float32 (B, T - GIVEN), as it predicts them.
+        terminated: bool (B, T - GIVEN), likewise.
+    """
+
+    frames: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
 
 
 class TurnAndReturn:
@@ -224,12 +238,12 @@ def dream(simulator: Simulator, episodes: Sequence[Episode], *, seed: int) -> np
     """
     given = np.stack([e.frames[:GIVEN] for e in episodes])
     actions = np.stack([np.asarray(e.actions) for e in episodes])
-    return go_on(simulator, given, actions, [e.caption for e in episodes], seed=seed)[0]
+    return go_on(simulator, given, actions, [e.caption for e in episodes], seed=seed).frames
 
 
 def go_on(
     simulator: Simulator, given: np.ndarray, actions: np.ndarray, texts: Sequence[str | None], *, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Dreamt:
     """Dreams a batch of episodes on from their first frames.
 
     Args:
@@ -238,9 +252,6 @@ def go_on(
         actions: (B, T - 1, ...), those between the given frames included.
         texts: A caption of each, or None; left out for a world without text.
         seed: Of the first; the others count up from it.
-
-    Returns:
-        uint8 (B, T, H, W, 3), the given frames first, and the rewards (B, T - GIVEN) that the world predicts.
     """
     known = simulator.checkpoint.model.config.text is not None
     state, _ = simulator.reset(
@@ -249,13 +260,14 @@ def go_on(
         text=[text or None for text in texts] if known else None,
         seed=[seed + k for k in range(len(given))],
     )
-    frames, rewards = list(given.swapaxes(0, 1)), []
+    frames, rewards, terminated = list(given.swapaxes(0, 1)), [], []
     for t in range(GIVEN - 1, actions.shape[1]):
         step = simulator.step(state, actions[:, t], donate=True)
         state = step.state
         frames.append(step.frames)
         rewards.append(step.rewards)
-    return np.stack(frames, axis=1), np.stack(rewards, axis=1)
+        terminated.append(step.terminated)
+    return Dreamt(*(np.stack(part, axis=1) for part in (frames, rewards, terminated)))
 
 
 def make_cases(
