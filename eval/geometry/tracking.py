@@ -1,11 +1,11 @@
 """Camera tracking at any size: six degrees of freedom fitted directly to the image motion, the depth being known.
 
-Sparse features fail at 64 pixels. Here frame t is aligned to frame t-1 by all pixels at once: the source is warped by
-the current guess of the motion, dense flow says what is left, and a robust least-squares step turns that into a
-correction.
+Sparse features fail at 64 pixels. Here a frame is aligned to an earlier one, its keyframe, by all pixels at once: the
+keyframe is warped by the current guess of the motion, dense flow says what is left, and a robust least-squares step
+turns that into a correction. A keyframe is kept while enough of it is seen: errors add up over keyframes, not frames.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -13,18 +13,22 @@ import numpy as np
 from eval.geometry.depth import FLOW_SIDE, dense_flow, sample
 from eval.geometry.guards import textured
 from eval.geometry.pose import invert, project, relative_pose, unproject
+from eval.geometry.surface import cloud_of, covered_by, points_of, splat_depth
 
-# Cauchy scale of the robust weights, pixels at a shorter side of 256.
-_ROBUST_PX = 0.7
+# Residual flow is rarely smaller than this on true frames, pixels at a shorter side of 256.
+_FLOW_PX = 0.1
+# Robust weights fall to a quarter at so many typical residuals: a mover or a shadow is no part of the camera's motion.
+_ROBUST_WIDTH = 2.0
+# Scale of the cost by which fits are compared, same unit as `_FLOW_PX`; mean image motion of the last step.
+_COST_PX, _CONVERGED_PX = 0.7, 0.02
 _MIN_PIXELS = 64
-# Mean image motion of a step, same unit, from which on no further step is worth its cost.
-_CONVERGED_PX = 0.02
-# Mean robust cost above which the fit from the commanded motion is doubted and another start is tried.
+_NEAREST_M = 0.05
+# Mean robust cost above which a fit is doubted, and another start or keyframe is tried.
 _DOUBTED_COST = 0.25
+# A keyframe is worn out when less than this share of what its first fit used is still seen.
+_WORN_SHARE = 0.6
 # Flow is measured on patches of an eighth of the side; its errors are independent from one patch to the next, no finer.
-_PATCHES = 64
-# Depth of a pixel that no point falls into.
-_NOTHING_M = 1e9
+_PATCHES_A_SIDE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,15 @@ class Motion:
     covariance: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Landing:
+    """Where the source's pixels land in the target: `used` (N,), `points` (3, N), `pixels` (N, 2)."""
+
+    used: np.ndarray
+    points: np.ndarray
+    pixels: np.ndarray
+
+
 def fit_motion(
     target: np.ndarray,
     source: np.ndarray,
@@ -51,9 +64,14 @@ def fit_motion(
     K: np.ndarray,
     start: np.ndarray,
     *,
+    hidden: np.ndarray | None = None,
     rounds: int = 6,
 ) -> Motion:
     """Fits the camera motion from a frame with known depth to another frame.
+
+    Weights are Geman and McClure's, at a width that follows the median of what is left: the fit starts with everything
+    and ends on the dominant motion. The covariance adds two parts: the scatter of the flow that is left, and what the
+    difference of the aligned pictures (noise, codec, interpolation) leaves uncertain in any fit.
 
     Args:
         target: uint8 (H, W, 3).
@@ -61,6 +79,7 @@ def fit_motion(
         source_depth_m: (H, W) along the optical axis; not positive or not finite where unknown.
         K: (3, 3), pixels.
         start: (4, 4) `target_from_source` to start from.
+        hidden: (H, W) bool, pixels of the target that do not show the source's surface; None for none.
         rounds: Number of Gauss-Newton steps.
     """
     height, width = source.shape[:2]
@@ -70,36 +89,155 @@ def fit_motion(
     known &= textured(source).ravel()
     pose, best = start.copy(), Motion(target_from_source=start, cost=np.inf, coverage=0.0, covariance=np.zeros((6, 6)))
     for _ in range(rounds + 1):
-        moved = pose[:3, :3] @ points + pose[:3, 3:]
-        pixels, depth_m = project(moved, K)
-        x, y = pixels.T
-        used = known & (depth_m > 0.05) & (x >= 0.5) & (x <= width - 0.5) & (y >= 0.5) & (y <= height - 0.5)
+        landing = _land(points, known, pose, K, hidden, (height, width))
+        used = landing.used
         if used.sum() < _MIN_PIXELS:
             break
         inside = used.reshape(height, width)
         # The target seen from the source's pixels: what remains is flow in the target, at matching pixels.
-        seen = sample(target, pixels.reshape(height, width, 2).astype(np.float32))
+        seen = sample(target, landing.pixels.reshape(height, width, 2))
         flow = dense_flow(source, np.where(inside[..., None], seen, source)).reshape(-1, 2)[used]
         # `flow` is measured on the source's grid; to first order the local map to the target's turns and scales it.
-        flow = np.einsum("nij,nj->ni", _local_map(pixels, height, width)[used], flow)
-        weight = 1.0 / (1.0 + (flow**2).sum(1) / _ROBUST_PX**2)
-        cost = float(np.log1p((flow**2).sum(1) / _ROBUST_PX**2).mean())
-        J = _jacobian(moved[:, used], K) * scale
+        flow = np.einsum("nij,nj->ni", _local_map(landing.pixels, height, width)[used], flow)
+        square = (flow**2).sum(1)
+        weight = _robust_weights(square, max(_FLOW_PX, float(np.sqrt(np.median(square)))))
+        cost = float(np.log1p(square / _COST_PX**2).mean())
+        J = _jacobian(landing.points[:, used], K) * scale
         weighted = (J * weight[:, None, None]).reshape(-1, 6)
         A = weighted.T @ J.reshape(-1, 6) + 1e-6 * np.eye(6)
         if cost < best.cost:
-            variance = float((weight * (flow**2).sum(1)).sum() / (2.0 * weight.sum()))
+            variance = float((weight * square).sum() / (2.0 * weight.sum()))
             best = Motion(
                 target_from_source=pose.copy(),
                 cost=cost,
                 coverage=float(used.mean()),
-                covariance=variance * (known.size / _PATCHES) * np.linalg.inv(A),
+                covariance=variance * (known.size / _PATCHES_A_SIDE**2) * np.linalg.inv(A),
             )
         step = np.linalg.solve(A, weighted.T @ flow.reshape(-1))
         pose = _small_motion(step) @ pose
         if np.linalg.norm(J @ step, axis=1).mean() < _CONVERGED_PX:
             break
-    return best
+    if not best.coverage:
+        return best
+    landing = _land(points, known, best.target_from_source, K, hidden, (height, width))
+    return replace(best, covariance=best.covariance + _photometric_covariance(target, source, landing, K))
+
+
+def _land(
+    points: np.ndarray,
+    known: np.ndarray,
+    target_from_source: np.ndarray,
+    K: np.ndarray,
+    hidden: np.ndarray | None,
+    size: tuple[int, int],
+) -> _Landing:
+    height, width = size
+    moved = target_from_source[:3, :3] @ points + target_from_source[:3, 3:]
+    pixels, depth_m = project(moved, K)
+    x, y = pixels.T
+    used = known & (depth_m > _NEAREST_M) & (x >= 0.5) & (x <= width - 0.5) & (y >= 0.5) & (y <= height - 0.5)
+    if hidden is not None:
+        used &= sample(hidden.astype(np.float32), pixels.reshape(height, width, 2)).ravel() == 0.0
+    return _Landing(used, moved, pixels)
+
+
+def _robust_weights(square: np.ndarray, sigma: float) -> np.ndarray:
+    return 1.0 / (1.0 + square / (_ROBUST_WIDTH * sigma) ** 2) ** 2
+
+
+def _photometric_covariance(target: np.ndarray, source: np.ndarray, landing: _Landing, K: np.ndarray) -> np.ndarray:
+    """(6, 6): the error of the motion that follows from what the aligned pictures differ by, gain and offset apart.
+
+    The sandwich estimate of robust least squares on grey levels, with scores summed over patches, in which errors
+    depend on each other (Huber 1967; Liang and Zeger 1986).
+    """
+    height, width = source.shape[:2]
+    used, grid = landing.used, landing.pixels.reshape(height, width, 2)
+    grey_s, grey_t = (_smooth_grey(frame) for frame in (source, target))
+    before, after = grey_s.ravel()[used].astype(float), sample(grey_t, grid).ravel()[used]
+    # Of the target's grey, so that it is the derivative by where the points land.
+    gradient = np.stack([cv2.Sobel(grey_t, cv2.CV_32F, *d, scale=1 / 8) for d in ((1, 0), (0, 1))], axis=-1)
+    gradient = sample(gradient, grid).reshape(-1, 2)[used]
+    motion = np.einsum("ni,nij->nj", gradient, _jacobian(landing.points[:, used], K))
+    J = np.column_stack([motion, -before, -np.ones(len(before))])
+    light = np.array([1.0, 0.0])
+    for _ in range(2):
+        error = after - light[0] * before - light[1]
+        sigma = max(1.0, 1.4826 * float(np.median(np.abs(error))))
+        weight = _robust_weights(error**2, sigma)
+        A = (J * weight[:, None]).T @ J + 1e-6 * np.eye(8)
+        scores = J * (weight * error)[:, None]
+        light = light - np.linalg.solve(A[6:, 6:], scores[:, 6:].sum(0))
+    y, x = np.divmod(np.flatnonzero(used), width)
+    patch = (y * _PATCHES_A_SIDE // height) * _PATCHES_A_SIDE + x * _PATCHES_A_SIDE // width
+    sums = np.zeros((_PATCHES_A_SIDE**2, 8))
+    np.add.at(sums, patch, scores)
+    patches = len(np.unique(patch))
+    inverse = np.linalg.inv(A)
+    return (inverse @ (sums.T @ sums * patches / max(1, patches - 8)) @ inverse)[:6, :6]
+
+
+def _smooth_grey(frame: np.ndarray) -> np.ndarray:
+    """Grey levels (H, W) float32 without the finest detail, of which samples between pixels would be wrong."""
+    return cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 0.8)
+
+
+class _Tracker:
+    """The state of `track`: the path so far, and the keyframe to which frames are aligned."""
+
+    def __init__(
+        self,
+        frames: np.ndarray,
+        depth_m: np.ndarray,
+        world_from_camera: np.ndarray,
+        K: np.ndarray,
+        still: np.ndarray | None,
+    ) -> None:
+        self.frames, self.commanded, self.K, self.size = frames, world_from_camera, K, frames.shape[1:3]
+        self.cloud = cloud_of(depth_m, world_from_camera, K, still)
+        moving = np.zeros(depth_m.shape, bool) if still is None else ~still
+        self.movers = [points_of(d, p, K, m) for d, p, m in zip(depth_m, world_from_camera, moving, strict=True)]
+        self.path, self.coverage, self.covariance = [world_from_camera[0].copy()], [1.0], [np.zeros((6, 6))]
+        self.use_key(0)
+
+    def use_key(self, index: int) -> None:
+        """From now on frames are aligned to this one; its movers' pixels have no depth."""
+        surface = splat_depth(self.cloud, self.path[index], self.K, self.size)
+        behind = covered_by(self.movers[index], self.path[index], self.K, self.size, surface)
+        self.key, self.surface = index, np.where(behind, 0.0, surface)
+
+    def fit(self, t: int) -> Motion:
+        """Aligns frame t to the keyframe from the commanded step, from standing still, or from the commanded pose."""
+        step = relative_pose(self.commanded[t - 1], self.commanded[t])
+        best = None
+        for guess in (self.path[-1] @ invert(step), self.path[-1], self.commanded[t]):
+            hidden = None
+            if self.movers[t].shape[1]:
+                hidden = covered_by(self.movers[t], guess, self.K, self.size, np.zeros(self.size))
+            start = invert(guess) @ self.path[self.key]
+            found = fit_motion(self.frames[t], self.frames[self.key], self.surface, self.K, start, hidden=hidden)
+            best = found if best is None or found.cost < best.cost else best
+            if best.cost < _DOUBTED_COST:
+                break
+        assert best is not None
+        return best
+
+    def advance(self, t: int) -> None:
+        """Finds the camera of frame t, with a new keyframe where the old one is worn out or explains it badly."""
+        best = self.fit(t)
+        worn = best.coverage < _WORN_SHARE * (self.coverage[self.key + 1] if self.key < t - 1 else 0.0)
+        if self.key < t - 1 and (worn or not best.cost < _DOUBTED_COST):
+            old = self.key
+            self.use_key(t - 1)
+            again = self.fit(t)
+            if worn or again.cost < best.cost:
+                best = again
+            else:
+                self.use_key(old)
+        self.path.append(self.path[self.key] @ invert(best.target_from_source) if best.coverage else self.path[-1])
+        self.coverage.append(best.coverage)
+        carried = _adjoint(best.target_from_source)
+        self.covariance.append(carried @ self.covariance[self.key] @ carried.T + best.covariance)
 
 
 def track(
@@ -124,21 +262,12 @@ def track(
     Returns:
         (T, 4, 4) world_from_camera; (T,) the share of pixels that each frame's fit used, 0 where it failed and the
         pose was kept; and (T, 6, 6) the covariance of each camera's error in its own frame (translation, rotation),
-        which grows along the way.
+        which grows from one keyframe to the next.
     """
-    cloud = _cloud(depth_m, world_from_camera, K, still)
-    path, coverage, covariance = [world_from_camera[0].copy()], [1.0], [np.zeros((6, 6))]
+    tracker = _Tracker(frames, depth_m, world_from_camera, K, still)
     for t in range(1, len(frames)):
-        surface = splat_depth(cloud, path[-1], K, frames.shape[1:3])
-        commanded = relative_pose(world_from_camera[t - 1], world_from_camera[t])
-        best = fit_motion(frames[t], frames[t - 1], surface, K, commanded)
-        if not best.cost < _DOUBTED_COST:
-            best = min(best, fit_motion(frames[t], frames[t - 1], surface, K, np.eye(4)), key=lambda fit: fit.cost)
-        path.append(path[-1] @ invert(best.target_from_source) if best.coverage else path[-1].copy())
-        coverage.append(best.coverage)
-        carried = _adjoint(best.target_from_source)
-        covariance.append(carried @ covariance[-1] @ carried.T + best.covariance)
-    return np.stack(path), np.array(coverage), np.stack(covariance)
+        tracker.advance(t)
+    return np.stack(tracker.path), np.array(tracker.coverage), np.stack(tracker.covariance)
 
 
 def _adjoint(pose: np.ndarray) -> np.ndarray:
@@ -148,39 +277,6 @@ def _adjoint(pose: np.ndarray) -> np.ndarray:
     carried[:3, :3] = carried[3:, 3:] = pose[:3, :3]
     carried[:3, 3:] = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]) @ pose[:3, :3]
     return carried
-
-
-def splat_depth(cloud: np.ndarray, world_from_camera: np.ndarray, K: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Depth map (H, W) of a point cloud (3, N) by z-buffer; 0 where no point falls within a pixel's neighbourhood."""
-    height, width = size
-    camera = invert(world_from_camera)
-    pixels, depth_m = project(camera[:3, :3] @ cloud + camera[:3, 3:], K)
-    x, y = pixels.T
-    seen = (depth_m > 0.05) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    index = y[seen].astype(int) * width + x[seen].astype(int)
-    order = np.argsort(-depth_m[seen], kind="stable")
-    buffer = np.full(height * width, _NOTHING_M)
-    # Later writes win, and the nearest point comes last.
-    buffer[index[order]] = depth_m[seen][order]
-    buffer = buffer.reshape(height, width).astype(np.float32)
-    # Gaps between points let single pixels of surfaces behind shine through; a median closes them and keeps edges.
-    filled = cv2.medianBlur(buffer, 3)
-    return np.where(filled < _NOTHING_M / 2, filled, 0.0)
-
-
-def _cloud(depth_m: np.ndarray, world_from_camera: np.ndarray, K: np.ndarray, still: np.ndarray | None) -> np.ndarray:
-    """World points (3, N) of all views, thinned to about a million."""
-    stride = max(1, round(depth_m.size / 1_000_000))
-    parts = []
-    for i, (depth, pose) in enumerate(zip(depth_m, world_from_camera, strict=True)):
-        valid = np.isfinite(depth) & (depth > 0)
-        if still is not None:
-            valid &= still[i]
-        points = unproject(np.where(valid, depth, 1.0), K)[:, valid.ravel()]
-        parts.append(pose[:3, :3] @ points + pose[:3, 3:])
-        if stride > 1 and i:
-            parts[-1] = parts[-1][:, ::stride]
-    return np.concatenate(parts, axis=1)
 
 
 def _jacobian(points: np.ndarray, K: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ from geometry_scene import film, path, pose, room
 
 from eval.geometry.camera import path_error
 from eval.geometry.following import camera_following
-from eval.geometry.pose import relative_pose
-from eval.geometry.tracking import _adjoint, _small_motion, fit_motion, splat_depth
+from eval.geometry.pose import pixel_grid, relative_pose
+from eval.geometry.surface import splat_depth
+from eval.geometry.tracking import _adjoint, _small_motion, fit_motion
 
 
 def filmed(clip, poses):
@@ -115,3 +116,53 @@ def test_frames_that_no_camera_explains_are_never_followed(walk, seed):
     score = camera_following(replace(walk, frames=walk.frames[order]))
     # Wide error bars are no evidence of following: no value, or a bad one.
     assert score.status == "insufficient" or score.normalised < 0.6
+
+
+def test_splat_of_slanted_planes_is_not_biased_towards_the_camera():
+    K = np.array([[32.0, 0, 32], [0, 32.0, 32], [0, 0, 1]])
+    pixels = np.stack(np.meshgrid(np.arange(0, 64, 0.25) + 0.125, np.arange(0, 64, 0.25) + 0.125), -1).reshape(-1, 2)
+    rays = np.linalg.inv(K) @ np.column_stack([pixels, np.ones(len(pixels))]).T
+    # The plane 0.4 x + y + 0.3 z = 1.5 under the camera: its inverse depth is linear over the picture.
+    normal = np.array([0.4, 1.0, 0.3])
+    hit = normal @ rays > 0.15
+    cloud = rays[:, hit] * (1.5 / (normal @ rays[:, hit]))
+    centres = np.linalg.inv(K) @ pixel_grid(64, 64)
+    inverse = (normal @ centres / 1.5).reshape(64, 64)
+    found = splat_depth(cloud, np.eye(4), K, (64, 64))
+    inner = inverse > 0.5
+    inner[:, [0, -1]] = inner[[0, -1]] = False
+    # The nearest point of each pixel would be wrong by half a pixel's slope, up to 2 %.
+    assert np.abs(found[inner] * inverse[inner] - 1).max() < 2e-3
+
+
+def test_error_of_a_wobbling_camera_grows_with_the_wobble(walk):
+    rng = np.random.default_rng(0)
+    turns, shifts = rng.normal(size=(2, 10, 3))
+    values = []
+    for share in (0.0, 0.1, 0.3, 1.0):
+        poses = walk.truth["world_from_camera"].copy()
+        for i in range(1, 10):
+            wobble = np.concatenate([0.04 * share * shifts[i], np.radians(3) * share * turns[i]])
+            poses[i] = poses[i] @ _small_motion(wobble)
+        score = camera_following(filmed(walk, poses))
+        assert score.coverage == 1.0
+        values.append((score.value, score.details["cam_mc"]))
+    assert values[0][0] < 1e-3
+    assert values == sorted(values)
+    # Errors are proportional to the wobble.
+    assert values[3][1] / values[2][1] == pytest.approx(1 / 0.3, rel=0.1)
+
+
+def test_movers_are_no_part_of_the_camera(walk):
+    rng = np.random.default_rng(1)
+    frames, segmentation = walk.frames.copy(), np.zeros(walk.frames.shape[:3], np.int32)
+    side = frames.shape[1]
+    patch = rng.integers(0, 256, (side // 3, side // 3, 3)).astype(np.uint8)
+    for t in range(len(frames)):
+        left = side // 8 + 2 * t
+        window = np.s_[side // 3 : side // 3 + len(patch), left : left + len(patch)]
+        frames[t][window], segmentation[t][window] = patch[:, : frames[t][window].shape[1]], 1
+    masked = camera_following(replace(walk, frames=frames, truth={**walk.truth, "segmentation": segmentation}))
+    unmasked = camera_following(replace(walk, frames=frames))
+    assert masked.value < 1e-3
+    assert unmasked.value < 2e-3
