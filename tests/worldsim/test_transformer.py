@@ -7,9 +7,11 @@ import torch
 from tiny_worlds import MODEL, WINDOW, model, randomised
 
 from worldsim.errors import FramesError
+from worldsim.nn.blocks import Block, DenseLayout, PackedLayout
 from worldsim.nn.cache import RingCache
 from worldsim.nn.ends import level_features
 from worldsim.nn.masks import causal_mask, two_stream_mask
+from worldsim.nn.rope import as_real, rotation_by
 from worldsim.transformer import Conditions, VideoDiT
 
 FRAMES, GRID = 7, (4, 2)
@@ -135,6 +137,34 @@ def test_the_two_streams_of_training_equal_the_cached_step():
         torch.testing.assert_close(denoised[:, 0], both.prediction[:, frames + i], atol=2e-5, rtol=0)
         torch.testing.assert_close(hidden[:, 0], both.hidden[:, i], atol=2e-5, rtol=0)
         cache = cache.advanced()
+
+
+@pytest.mark.parametrize("qk_norm", [True, False])
+def test_pairs_in_halves_change_nothing_but_their_order(qk_norm):
+    torch.manual_seed(0)
+    batch, frames, tokens, width, heads = 2, 5, 6, 16, 2
+    block = Block(width, heads, mlp_ratio=2.0, qk_norm=qk_norm, shared_modulation=True, with_text=True)
+    for parameter in block.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    x, condition = torch.randn(batch, frames, tokens, width), torch.randn(batch, frames, 12, width)
+    text, mask = torch.randn(batch, 3, width), causal_mask(frames, 3)
+    grid, time = (as_real(rotation_by(6 * torch.rand(n, 4).double(), torch.float32)) for n in (tokens, frames))
+    rows = [(batch, frames, tokens)]
+
+    def run(packed, halved):
+        block.zero_grad()
+        if packed:
+            layout = PackedLayout(rows, [grid], [time], window=3, text_tokens=3, halved=halved)
+            out = block(x.flatten(0, 2), condition.flatten(0, 1), layout, block.text_keys(text)).view_as(x)
+        else:
+            out = block(x, condition, DenseLayout(grid, time, mask, halved=halved), block.text_keys(text))
+        out.square().sum().backward()
+        return [out.detach(), *(p.grad.clone() for p in block.parameters() if p.grad is not None)]
+
+    expected = run(packed=False, halved=False)
+    for packed in (False, True):
+        for a, b in zip(expected, run(packed, halved=True), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
 
 
 def test_masks_are_their_definitions():

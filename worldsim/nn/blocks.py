@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from worldsim.nn.attention import Packing, attend, attend_packed, attend_with_sinks
 from worldsim.nn.cache import RingCache
-from worldsim.nn.rope import rotate
+from worldsim.nn.rope import rotate, rotate_halves, to_halves
 
 HALVES, PARTS = 2, 6  # a block's spatial and temporal half; shift, scale and gate of attention and MLP
 
@@ -23,9 +23,11 @@ class Layout(Protocol):
     Attributes:
         block: Index of the block at work. It is the layout's rather than the block's own, so that all blocks of a
             transformer are one and the same to a compiler.
+        halved: Whether it takes queries and keys with their pairs in halves (`worldsim.nn.rope.to_halves`).
     """
 
     block: int
+    halved: bool
 
     def per_token(self, per_frame: Tensor) -> Tensor:
         """Spreads (frames..., parts, C) over the tokens of each frame: (..., parts, C)."""
@@ -52,16 +54,27 @@ class Attention(nn.Module):
         self.norm_q = nn.RMSNorm(head_dim, eps=1e-6) if qk_norm else nn.Identity()
         self.norm_k = nn.RMSNorm(head_dim, eps=1e-6) if qk_norm else nn.Identity()
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., C) to queries beside keys (..., 2, H, D), and values (..., H, D)."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        qk, v = qkv[..., :2, :, :], qkv[..., 2, :, :]
+    def project(self, x: Tensor, *, in_halves: bool = False) -> tuple[Tensor, Tensor]:
+        """(..., C) to queries beside keys (..., 2, H, D), and values (..., H, D).
+
+        Args:
+            x: Tokens.
+            in_halves: Whether queries and keys come with their pairs in halves, by reordering weights rather than them.
+        """
+        qkv = F.linear(x, self._weight_in_halves() if in_halves else self.qkv.weight)
+        qk, v = qkv.unflatten(-1, (3, self.heads, -1)).split((2, 1), dim=-3)
+        v = v.squeeze(-3)
         if not (isinstance(self.norm_q, nn.RMSNorm) and isinstance(self.norm_k, nn.RMSNorm)):
             return qk, v
         # Both norms at once; their weights are float32 under autocast too.
         weights = torch.stack((self.norm_q.weight, self.norm_k.weight))[:, None]
+        weights = to_halves(weights) if in_halves else weights
         normed = F.rms_norm(qk.float(), qk.shape[-1:], None, self.norm_q.eps) * weights
         return normed.to(v.dtype), v
+
+    def _weight_in_halves(self) -> Tensor:
+        qk, v = self.qkv.weight.unflatten(0, (3, self.heads, -1)).split((2, 1))
+        return torch.cat((to_halves(qk.transpose(-1, -2)).transpose(-1, -2), v)).flatten(0, 2)
 
     def merge(self, heads: Tensor) -> Tensor:
         """(..., H, D) to (..., C)."""
@@ -148,7 +161,8 @@ class Block(nn.Module):
         """As `forward`, given what `modulation_of` gives."""
         parts = layout.per_token(modulation).unbind(-2)
         x = self._spatial_half(x, parts, layout, text_kv)
-        mixed = layout.temporal(*self.temporal.project(modulate(self.norm(x), *parts[PARTS : PARTS + 2])))
+        modulated = modulate(self.norm(x), *parts[PARTS : PARTS + 2])
+        mixed = layout.temporal(*self.temporal.project(modulated, in_halves=layout.halved))
         return self._rest(x, mixed, parts[PARTS:], self.temporal, self.temporal_mlp)
 
     def remember(
@@ -162,7 +176,7 @@ class Block(nn.Module):
     def _spatial_half(
         self, x: Tensor, parts: tuple[Tensor, ...], layout: Layout, text_kv: tuple[Tensor, Tensor] | None
     ) -> Tensor:
-        qk, v = self.spatial.project(modulate(self.norm(x), *parts[:2]))
+        qk, v = self.spatial.project(modulate(self.norm(x), *parts[:2]), in_halves=layout.halved)
         return self._rest(x, layout.spatial(qk, v, text_kv), parts, self.spatial, self.spatial_mlp)
 
     def _rest(self, x: Tensor, mixed: Tensor, parts: tuple[Tensor, ...], attention: Attention, mlp: Mlp) -> Tensor:
@@ -185,13 +199,14 @@ class DenseLayout:
         time: (F, ...) or (B, F, ...) rotation of the frames.
         mask: (F, F) boolean, True where a frame (row) may look at a frame (column); None for everywhere.
         record: If given, called with (block, k, v) of temporal attention, (B, F, N, H, D), keys rotated.
+        halved: See `Layout`; what is recorded would be so too.
     """
 
-    def __init__(self, grid: Tensor, time: Tensor, mask: Tensor | None, record=None) -> None:  # noqa: ANN001
+    def __init__(self, grid: Tensor, time: Tensor, mask: Tensor | None, record=None, *, halved: bool = False) -> None:  # noqa: ANN001
         self.grid = grid[:, None, None]  # broadcast over queries beside keys, and over heads
         self.time = (time if time.ndim == 3 else time[None])[:, :, None, None, None]
         self.mask, self.record = mask, record
-        self.block = 0
+        self.block, self.halved = 0, halved
 
     def per_token(self, per_frame: Tensor) -> Tensor:
         """(B, F, parts, C) to (B, F, 1, parts, C)."""
@@ -200,18 +215,18 @@ class DenseLayout:
     def spatial(self, qk: Tensor, v: Tensor, text_kv: tuple[Tensor, Tensor] | None) -> Tensor:
         """See `Layout`."""
         b, f = v.shape[:2]
-        q, k = rotate(qk, self.grid).unbind(-3)
+        q, k = _rotated(qk, self.grid, self).unbind(-3)
         if text_kv is not None:
             k, v = (
                 torch.cat((x, t[:, None].expand(-1, f, -1, -1, -1)), dim=2)
-                for x, t in zip((k, v), text_kv, strict=True)
+                for x, t in zip((k, v), _text_of(text_kv, self), strict=True)
             )
         return attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).unflatten(0, (b, f))
 
     def temporal(self, qk: Tensor, v: Tensor) -> Tensor:
         """See `Layout`."""
         b = v.shape[0]
-        q, k = rotate(qk, self.time).unbind(-3)
+        q, k = _rotated(qk, self.time, self).unbind(-3)
         if self.record is not None:
             self.record(self.block, k, v)
         q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
@@ -257,6 +272,16 @@ class StepLayout(DenseLayout):
         self.cache.put(self.block, rotate(qk[..., 1, :, :], self.time.squeeze(-3))[:, 0], v[:, 0])
 
 
+def _rotated(qk: Tensor, rotation: Tensor, layout: Layout) -> Tensor:
+    return rotate_halves(qk, rotation) if layout.halved else rotate(qk, rotation)
+
+
+def _text_of(text_kv: tuple[Tensor, Tensor], layout: Layout) -> tuple[Tensor, Tensor]:
+    """Keys of the text in the order of the layout's own, and their values."""
+    k, v = text_kv
+    return to_halves(k) if layout.halved else k, v
+
+
 def _one_by_one(q: Tensor) -> Tensor:
     """(B, 1, N, H, D) to (B N, 1, H, D)."""
     return q.transpose(1, 2).flatten(0, 1)
@@ -272,6 +297,7 @@ class PackedLayout:
         window: Frames that attention over time spans; None for bidirectional time.
         streams: With 2, the frames of a clip are a clean stream followed by a noisy one (`two_stream_mask`).
         text_tokens: Text tokens of each clip; 0 for a model without text.
+        halved: See `Layout`.
     """
 
     def __init__(
@@ -283,8 +309,9 @@ class PackedLayout:
         window: int | None,
         streams: int = 1,
         text_tokens: int = 0,
+        halved: bool = False,
     ) -> None:
-        self.block = 0
+        self.block, self.halved = 0, halved
         device = times[0].device
         counts = torch.tensor([n for b, f, n in shapes for _ in range(b * f)], device=device)
         self.frame_of_token = torch.repeat_interleave(counts)
@@ -309,12 +336,12 @@ class PackedLayout:
 
     def spatial(self, qk: Tensor, v: Tensor, text_kv: tuple[Tensor, Tensor] | None) -> Tensor:
         """See `Layout`; `text_kv` is (clips, L, H, D) each."""
-        q, k = rotate(qk, self.grid).unbind(-3)
+        q, k = _rotated(qk, self.grid, self).unbind(-3)
         if text_kv is not None:
-            k, v = (torch.cat((x, t.flatten(0, 1))) for x, t in zip((k, v), text_kv, strict=True))
+            k, v = (torch.cat((x, t.flatten(0, 1))) for x, t in zip((k, v), _text_of(text_kv, self), strict=True))
         return attend_packed(q, k, v, self.within_frames)
 
     def temporal(self, qk: Tensor, v: Tensor) -> Tensor:
         """See `Layout`."""
-        q, k = rotate(qk, self.time).unbind(-3)
+        q, k = _rotated(qk, self.time, self).unbind(-3)
         return attend_packed(q, k, v, self.over_time)
