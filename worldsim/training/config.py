@@ -224,8 +224,8 @@ class TrainConfig(Config):
         if self.compile and len(self.directories) > 1:
             raise ConfigError(
                 expected="one dataset with compile",
-                got=f"{len(self.directories)}, whose shares of a batch vary from update to update",
-                remedy="Leave compile out.",
+                got=f"{len(self.directories)}, whose shares of a batch vary: every share would be compiled for by itself",
+                remedy="Leave compile out, or train on one of them.",
             )
 
     @property
