@@ -31,17 +31,18 @@ _TELLING_SHARE, _LEAST_TOLD = 0.5, 0.5
     better="lower",
     needs=("world_from_camera", "K"),
     claims=("ignored_actions", "scale_drift", "camera_wobble"),
-    version=2,
+    version=3,
 )
 def camera_following(clip: Clip, *, max_frames: int = 24) -> Measurement:
     """Distance per frame (CamMC) between the commanded camera path and the one recovered from the frames.
 
     With depth known the path is tracked directly at any size; without it, by structure from motion at 192 px and more,
-    and scale is aligned. Translations are in units of the commanded extent. The direct fit comes with error bars, and
-    only what lies beyond three standard errors counts: noise, compression and moving solids widen them. Frames where
-    that is more than half of the commanded motion so far are left out; without half of the frames there is no value.
-    Frames whose camera could not be recovered count as a camera that did not move. `normalised` is the share of a
-    standing camera's error, beyond the same error bars, that was avoided.
+    and scale is aligned. Translations are in units of the commanded extent. The direct fit leaves out what is known to
+    move, settles on the dominant motion, and comes with error bars: only what lies beyond three standard errors counts,
+    and noise, compression and unmasked movers widen them. Frames where that is more than half of the commanded motion
+    so far are left out; without half of the frames there is no value. Frames whose camera could not be recovered count
+    as a camera that did not move. `normalised` is the share of a standing camera's error, beyond the same error bars,
+    that was avoided.
 
     Args:
         clip: With commanded poses and intrinsics; `depth_m` for the direct fit.
