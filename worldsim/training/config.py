@@ -224,7 +224,7 @@ class TrainConfig(Config):
         if self.compile and len(self.directories) > 1:
             raise ConfigError(
                 expected="one dataset with compile",
-                got=f"{len(self.directories)}, whose shares of a batch vary: every share would be compiled for by itself",
+                got=f"{len(self.directories)}, whose shares of a batch vary: each would be compiled for by itself",
                 remedy="Leave compile out, or train on one of them.",
             )
 
