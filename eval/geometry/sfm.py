@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 
 from eval.errors import MeasureError
+from eval.geometry.epipolar import fundamental_from_poses, sampson_distance
+from eval.geometry.pose import relative_pose
 
 # A pair of neighbouring frames this close is not matched exhaustively but with its next ten: cost grows linearly.
 _EXHAUSTIVE = 24
@@ -34,6 +36,8 @@ class Reconstruction:
         colours: (N, 3) uint8.
         track_lengths: (N,) number of frames that see each point.
         errors_px: (O,) reprojection error of each observation.
+        untriangulated_px: (U,) for each matched keypoint of a registered frame that is no observation (seen under too
+            small an angle, or inconsistent), the median Sampson distance of its matches under the model's cameras.
         num_matched: (T,) keypoints of each frame that match some other frame, before any geometry.
         num_models: Into how many separate models the frames fell.
     """
@@ -45,13 +49,19 @@ class Reconstruction:
     colours: np.ndarray
     track_lengths: np.ndarray
     errors_px: np.ndarray
+    untriangulated_px: np.ndarray
     num_matched: np.ndarray
     num_models: int
 
     def explained_share(self, threshold_px: float) -> float:
-        """Share of all matched keypoints, of unregistered frames too, that the model explains within a threshold."""
+        """Share of all matched keypoints, of unregistered frames too, that the model explains within a threshold.
+
+        By the point's reprojection where there is one, else by the matches' epipolar lines: what is seen under too
+        small an angle to be triangulated is no evidence against a model whose cameras explain it.
+        """
         matched = int(self.num_matched.sum())
-        return float((self.errors_px <= threshold_px).sum()) / matched if matched else 0.0
+        explained = (self.errors_px <= threshold_px).sum() + (self.untriangulated_px <= threshold_px).sum()
+        return float(explained) / matched if matched else 0.0
 
 
 def is_available() -> bool:
@@ -82,13 +92,13 @@ def reconstruct(frames: np.ndarray, *, K: np.ndarray | None = None, seed: int = 
         images, database = Path(folder) / "images", Path(folder) / "database.db"
         names = _write_images(images, frames)
         _extract_and_match(pycolmap, database, images, names, K=K, threads=threads)
-        counts = _matched_counts(pycolmap, database, names)
+        matches = _matches(pycolmap, database, names)
         (Path(folder) / "models").mkdir()
         pycolmap.set_random_seed(seed)
         options = _mapping_options(pycolmap, seed=seed, threads=threads, refine_focal=K is None)
         models = pycolmap.incremental_mapping(database, images, Path(folder) / "models", options)
         largest = max(models.values(), key=lambda m: (m.num_reg_images(), m.num_points3D()), default=None)
-        return _result(largest, names, counts, len(models))
+        return _result(largest, names, matches, len(models))
 
 
 def _write_images(folder: Path, frames: np.ndarray) -> list[str]:
@@ -147,24 +157,34 @@ def _mapping_options(pycolmap: Any, *, seed: int, threads: int, refine_focal: bo
     return options
 
 
-def _matched_counts(pycolmap: Any, database: Path, names: list[str]) -> np.ndarray:  # noqa: ANN401
+def _matches(pycolmap: Any, database: Path, names: list[str]) -> dict[tuple[int, int], np.ndarray]:  # noqa: ANN401
+    """Keypoint indices (M, 2) of the matches of each pair of frames a < b that has any, before any geometry."""
     opened = pycolmap.Database.open(database)
     try:
         ids = [opened.read_image_with_name(name).image_id for name in names]
-        matched: list[set[int]] = [set() for _ in names]
-        for a in range(len(ids)):
-            for b in range(a + 1, len(ids)):
-                if opened.exists_matches(ids[a], ids[b]):
-                    pairs = opened.read_matches(ids[a], ids[b])
-                    matched[a].update(pairs[:, 0].tolist())
-                    matched[b].update(pairs[:, 1].tolist())
-        return np.array([len(m) for m in matched])
+        pairs = [(a, b) for a in range(len(ids)) for b in range(a + 1, len(ids))]
+        found = {(a, b): opened.read_matches(ids[a], ids[b]) for a, b in pairs if opened.exists_matches(ids[a], ids[b])}
+        return {pair: np.asarray(match).reshape(-1, 2) for pair, match in found.items() if len(match)}
     finally:
         opened.close()
 
 
-def _result(model: Any, names: list[str], counts: np.ndarray, num_models: int) -> Reconstruction:  # noqa: ANN401
+def _matched_counts(matches: dict[tuple[int, int], np.ndarray], num_frames: int) -> np.ndarray:
+    matched: list[set[int]] = [set() for _ in range(num_frames)]
+    for (a, b), pairs in matches.items():
+        matched[a].update(pairs[:, 0].tolist())
+        matched[b].update(pairs[:, 1].tolist())
+    return np.array([len(m) for m in matched])
+
+
+def _result(
+    model: Any,  # noqa: ANN401
+    names: list[str],
+    matches: dict[tuple[int, int], np.ndarray],
+    num_models: int,
+) -> Reconstruction:
     poses = np.full((len(names), 4, 4), np.nan)
+    counts = _matched_counts(matches, len(names))
     if model is None:
         nothing = np.zeros(0)
         return Reconstruction(
@@ -175,32 +195,59 @@ def _result(model: Any, names: list[str], counts: np.ndarray, num_models: int) -
             colours=nothing.reshape(0, 3).astype(np.uint8),
             track_lengths=nothing.astype(int),
             errors_px=nothing,
+            untriangulated_px=nothing,
             num_matched=counts,
             num_models=num_models,
         )
-    errors, K = [], np.eye(3)
+    K = np.eye(3)
+    keypoints: dict[int, np.ndarray] = {}
+    errors: dict[int, np.ndarray] = {}
     for image in model.images.values():
         if not image.has_pose:
             continue
         index = names.index(image.name)
         poses[index] = np.eye(4)
         poses[index][:3] = image.cam_from_world().inverse().matrix()
-        K = image.camera.calibration_matrix()
-        for observed in image.get_observation_points2D():
-            projected = image.project_point(model.points3D[observed.point3D_id].xyz)
-            errors.append(np.inf if projected is None else float(np.linalg.norm(projected - observed.xy)))
+        K = np.asarray(image.camera.calibration_matrix())
+        keypoints[index] = np.array([point.xy for point in image.points2D]).reshape(-1, 2)
+        errors[index] = np.full(len(keypoints[index]), np.nan)
+        for i, point in enumerate(image.points2D):
+            if point.has_point3D():
+                projected = image.project_point(model.points3D[point.point3D_id].xyz)
+                errors[index][i] = np.inf if projected is None else float(np.linalg.norm(projected - point.xy))
     points = list(model.points3D.values())
     return Reconstruction(
         registered=np.asarray(np.isfinite(poses).all(axis=(1, 2))),
         world_from_camera=poses,
-        K=np.asarray(K),
+        K=K,
         points=np.array([p.xyz for p in points]).reshape(-1, 3),
         colours=np.array([p.color for p in points], dtype=np.uint8).reshape(-1, 3),
         track_lengths=np.array([p.track.length() for p in points], dtype=int),
-        errors_px=np.array(errors),
+        errors_px=np.concatenate([e[~np.isnan(e)] for e in errors.values()]),
+        untriangulated_px=_untriangulated(matches, keypoints, errors, poses, K),
         num_matched=counts,
         num_models=num_models,
     )
+
+
+def _untriangulated(
+    matches: dict[tuple[int, int], np.ndarray],
+    keypoints: dict[int, np.ndarray],
+    errors: dict[int, np.ndarray],
+    poses: np.ndarray,
+    K: np.ndarray,
+) -> np.ndarray:
+    """Median Sampson distance of each matched keypoint of registered frames that has no reprojection error."""
+    distances: dict[tuple[int, int], list[float]] = {}
+    for (a, b), pairs in matches.items():
+        if a not in keypoints or b not in keypoints:
+            continue
+        F = fundamental_from_poses(relative_pose(poses[a], poses[b]), K, K)
+        found = sampson_distance(keypoints[a][pairs[:, 0]], keypoints[b][pairs[:, 1]], F)
+        for frame, indices in ((a, pairs[:, 0]), (b, pairs[:, 1])):
+            for i in np.flatnonzero(np.isnan(errors[frame][indices])):
+                distances.setdefault((frame, int(indices[i])), []).append(float(found[i]))
+    return np.array([float(np.median(d)) for d in distances.values()])
 
 
 @contextmanager

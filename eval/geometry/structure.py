@@ -7,20 +7,29 @@ from eval.geometry import guards
 from eval.geometry.camera import path_extent
 from eval.geometry.pose import check_intrinsics, check_poses
 from eval.geometry.sfm import Reconstruction, reconstruct
-from eval.geometry.unknown import MIN_SIDE, fit_pairs, require_parallax, working_frames
-from eval.score import Measurement, evaluator
+from eval.geometry.unknown import MIN_SIDE, fit_pairs, require_parallax, widening, working_frames
+from eval.score import Measurement, Unmeasurable, evaluator
 
 MIN_FRAMES = 5
+# Of matches that pass the ratio test a few are false whatever the video (Lowe 2004, section 7.1): no model need explain
+# those, and whether they are two or four in a hundred is a matter of sharpness.
+_TRUE_MATCHES = 0.95
+# From here on noise misplaces keypoints by more than SIFT does by itself, and makes matches false: no model explains
+# them, of a true scene as little as of one that bends slightly.
+_MOST_WIDENED = 2.0**0.5
 
 
-@evaluator("sfm", suite="geometry", unit="share", better="higher", claims=("frame_wobble",))
+@evaluator("sfm", suite="geometry", unit="share", better="higher", claims=("frame_wobble",), version=2)
 def sfm(clip: Clip, *, threshold_px: float = 1.0, max_frames: int = 16, gap_s: float = 0.3) -> Measurement:
     """Share of all matched keypoints that one rigid model of the whole clip explains (pycolmap), nothing known.
 
-    Keypoints of frames that could not be registered stay in the denominator; no model at all is 0. Details: registered
-    frames, points, track length, reprojection error, and scale drift where a camera was commanded. Blind to what a
-    change of scene leaves consistent on either side (popping), to a wrong but rigid camera, and to sliding textures
-    that move less than the threshold: see `epipolar_magsac`.
+    Keypoints of frames that could not be registered stay in the denominator; no model at all is 0. The threshold is
+    widened by what the video's own noise misplaces; keypoints seen under too small an angle to be triangulated are held
+    against the epipolar lines of the model's cameras. 1 is reached when all but a twentieth is explained: that many
+    matches are false in any video. Noise that misplaces keypoints by more than SIFT itself does gives a status instead
+    of a value. Details: registered frames, points, track length, reprojection error, and scale drift where a camera was
+    commanded. Blind to what a change of scene leaves consistent on either side (popping), to a wrong but rigid camera,
+    and to sliding textures that move less than the threshold: see `epipolar_magsac`.
 
     Args:
         clip: Frames of at least 128 px; about 256 px is needed for a model of a few hundred points.
@@ -32,6 +41,9 @@ def sfm(clip: Clip, *, threshold_px: float = 1.0, max_frames: int = 16, gap_s: f
     guards.require_frames(clip, MIN_FRAMES)
     guards.require_side(clip, MIN_SIDE)
     require_parallax(list(fit_pairs(clip, gap_s=gap_s, threshold_px=1.0, max_pairs=8).values()))
+    widened = widening(clip)
+    if widened > _MOST_WIDENED:
+        raise Unmeasurable("insufficient", "the video's own noise misplaces keypoints by more than SIFT itself does")
     with guards.refusals():
         chosen = guards.spread(len(clip), max_frames)
         frames = working_frames(clip)
@@ -40,8 +52,12 @@ def sfm(clip: Clip, *, threshold_px: float = 1.0, max_frames: int = 16, gap_s: f
             height, width = clip.frames.shape[1:3]
             K = np.diag([frames.shape[2] / width, frames.shape[1] / height, 1.0]) @ check_intrinsics(K)
         model = reconstruct(frames[chosen], K=K)
-        value = model.explained_share(threshold_px)
-        details = _details(model) | _scale_drift(clip, model, chosen)
+        limit = threshold_px * widened
+        explained = model.explained_share(limit)
+        value = min(1.0, explained / _TRUE_MATCHES)
+        details = (
+            {"threshold_px": limit, "explained_share": explained} | _details(model) | _scale_drift(clip, model, chosen)
+        )
     unregistered = chosen[~model.registered]
     return Measurement(
         value=value,
