@@ -24,7 +24,7 @@ def control_figures(simulator: Simulator, *, cases: int, seed: int) -> list[Figu
 
 
 def _rows(simulator: Simulator, cases: int, seed: int) -> Iterator[Figure]:
-    for found in measure(simulator, cases=cases, seed=seed).control.figures:
+    for found in measure(simulator, cases=cases, seed=seed, example=False).control.figures:
         if found.value is None or found.name.startswith(LEFT_OUT):
             continue
         assert found.low is not None

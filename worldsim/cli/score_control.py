@@ -110,7 +110,7 @@ class Found:
     example: Mapping[str, np.ndarray]
 
 
-def measure(simulator: Simulator, *, cases: int, seed: int, frames: int = FRAMES) -> Found:
+def measure(simulator: Simulator, *, cases: int, seed: int, frames: int = FRAMES, example: bool = True) -> Found:
     """All figures of control of a learned world.
 
     Args:
@@ -118,6 +118,7 @@ def measure(simulator: Simulator, *, cases: int, seed: int, frames: int = FRAMES
         cases: Fresh episodes.
         seed: Which.
         frames: Frames of each.
+        example: Whether to dream a counterfactual to look at, too.
 
     Raises:
         ConfigError: If there are fewer than two cases or more than a run has seeds for, too few frames, or no true
@@ -168,12 +169,12 @@ def measure(simulator: Simulator, *, cases: int, seed: int, frames: int = FRAMES
         reader=_reader(fitting),
         rng=rng,
     )
-    example = {
+    shown = {
         f"{name}, {which}": play(replay(actions)).frames[0]
-        for name, play in (("true", true), ("learned", learned))
+        for name, play in ((("true", true), ("learned", learned)) if example else ())
         for which, actions in (("recorded action", true.recorded), ("other action", other))
     }
-    return Found(control, example)
+    return Found(control, shown)
 
 
 def as_json(found: Found) -> dict[str, Any]:
