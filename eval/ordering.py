@@ -1,6 +1,5 @@
 """Which kind of clip a measure prefers, pair by pair: real footage or generated, one model or another."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,9 +10,10 @@ from eval.errors import EvalError
 from eval.score import EVALUATORS, Score
 from eval.suite import Report, load_evaluators
 from eval.tables import ARROWS, card_status, show_value
+from eval.uncertainty import median_interval
 
-MOST_LISTED = 4
-"""Up to so many clips of a kind, every value is shown; of more, their mean."""
+MOST_LISTED = 5
+"""Up to so many clips of a kind, every value is shown; of more, their median with its 95 % interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +65,12 @@ class Ordering:
         if len(values) <= MOST_LISTED:
             shown = ", ".join(show_value(v) for v in values)
         else:
-            error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
-            shown = show_value(float(np.mean(values)), error)
-        return shown if len(values) == total else f"{shown} ({len(values)} of {total})"
+            interval = median_interval(np.array(values))
+            between = "" if interval is None else f" [{', '.join(show_value(bound) for bound in interval)}]"
+            shown = show_value(float(np.median(values))) + between
+        if len(values) == total:
+            return shown if total <= MOST_LISTED else f"{shown}, n = {total}"
+        return f"{shown} ({len(values)} of {total})"
 
 
 def orderings(groups: Mapping[str, Sequence[Report | Failure]]) -> list[Ordering]:

@@ -98,3 +98,20 @@ def mean_interval(
     means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(axis=1)
     low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return float(low), float(high)
+
+
+def median_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Distribution-free interval of the median of independent values, between two of them (binomial test of the sign).
+
+    Args:
+        values: (n,), finite.
+        confidence: In (0, 1); the interval holds the median at least as often.
+
+    Returns:
+        Lower and upper bound; None where even the whole range holds it less often (95 %: fewer than six values).
+    """
+    ordered = np.sort(np.asarray(values, np.float64))
+    # With k values cut off at each end, the median is missed in 2 P(B <= k) of the cases, B binomial (n, 1/2).
+    missed = 2.0 * stats.binom.cdf(np.arange(len(ordered) // 2), len(ordered), 0.5)
+    cut = int((missed <= 1.0 - confidence).sum()) - 1
+    return None if cut < 0 else (float(ordered[cut]), float(ordered[-1 - cut]))

@@ -207,3 +207,26 @@ def test_episodes_of_a_dataset_bring_their_truth(tmp_path, capsys):
     assert main(["score", one, "--max-side", "40", "--suite", "flicker", "--out", str(out)]) == 2
     assert "truth in pixels is not shrunk" in capsys.readouterr().err
     assert main(["score", str(tmp_path / "room" / "episode-000002"), "--out", str(out)]) == 2
+
+
+def test_videos_are_cut_into_parts_each_scored_by_itself(tmp_path, capsys):
+    frames = np.random.default_rng(0).integers(0, 256, (11, 32, 48, 3), np.uint8)
+    write_video(tmp_path / "long.npz", frames, 10)
+    write_video(tmp_path / "short.npz", frames[:3], 10)
+    (tmp_path / "bad.mp4").write_bytes(b"garbage" * 99)
+    videos = [str(tmp_path / name) for name in ("long.npz", "short.npz", "bad.mp4")]
+    out = tmp_path / "out"
+    assert main(["score", *videos, "--suite", "mid_frame", "--window", "4", "--out", str(out)]) == 0
+    first, second, *failed = scores(out)["results"]
+    assert [first["clip"], second["clip"]] == ["long.npz, frames 0 to 3", "long.npz, frames 4 to 7"]
+    # Each part has the score of a video that has its frames alone.
+    for result, part in ((first, frames[:4]), (second, frames[4:8])):
+        alone = score(Clip(frames=part, fps=10.0), "mid_frame")["mid_frame"].value
+        assert result["scores"]["mid_frame"]["value"] == alone
+    assert len(failed) == scores(out)["failures"] == 2
+    assert "3 in short.npz" in failed[0]["error"]
+    assert main(["score", "--verify", str(out / "scores.json")]) == 0
+    capsys.readouterr()
+    for length in ("1", "129"):
+        assert main(["score", *videos, "--suite", "mid_frame", "--window", length, "--out", str(out)]) == 2
+        assert "--window" in capsys.readouterr().err

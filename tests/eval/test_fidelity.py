@@ -8,7 +8,7 @@ from eval import fidelity
 from eval.clip import Clip
 from eval.errors import MeasureError
 from eval.score import EVALUATORS
-from eval.uncertainty import bootstrap_interval, mean_interval, standard_error, wilson_interval
+from eval.uncertainty import bootstrap_interval, mean_interval, median_interval, standard_error, wilson_interval
 
 
 def noise(seed, shape=(4, 24, 20, 3)):
@@ -209,3 +209,14 @@ def test_bootstrap_interval_is_seeded_and_near_the_normal_one():
     np.testing.assert_allclose(mean_interval(values, rng=np.random.default_rng(0)), expected, atol=0.25 * half)
     with pytest.raises(MeasureError):
         mean_interval(np.array([]), rng=np.random.default_rng(0))
+
+
+def test_the_median_interval_holds_the_median_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    for n in (6, 9, 20):
+        bounds = np.array([median_interval(sample) for sample in rng.exponential(size=(2000, n))])
+        held = ((bounds[:, 0] <= np.log(2)) & (np.log(2) <= bounds[:, 1])).mean()
+        assert held > 0.94
+    # The textbook's case: of ten values the second and the ninth.
+    assert median_interval(rng.permutation(10.0 + np.arange(10))) == (11.0, 18.0)
+    assert median_interval(np.arange(5.0)) is None

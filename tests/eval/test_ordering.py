@@ -60,8 +60,8 @@ def test_what_could_not_be_measured_is_told():
     assert str(found.preferences["b"]) == "–"
     many = [report(v) for v in np.linspace(0.0, 1.0, MOST_LISTED + 1)]
     (found,) = orderings({"a": many, "b": many})
-    assert found.cell("a") == "0.50 ± 0.18"
-    assert str(found.preferences["b"]) == "12.5 of 25"
+    assert found.cell("a") == "0.5 [0, 1], n = 6"
+    assert str(found.preferences["b"]) == "18 of 36"
 
 
 def test_one_kind_is_refused_and_measures_without_direction_are_left_out():

@@ -3,21 +3,25 @@
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from eval import Clip
+from eval.errors import EvalError
 from worldsim.cli.steady import evenly
 from worldsim.data import Dataset
-from worldsim.errors import ConfigError, VideoError
+from worldsim.errors import ConfigError, VideoError, WorldsimError
 from worldsim.video import CONTAINER_SUFFIXES, IMAGE_SUFFIXES, VariableFrameRateWarning, read_video
 
 EPISODE = "episode-{:06d}"
 """Below a dataset's path, names one of its episodes for `Reader`; there is no such file."""
 _EPISODE = re.compile(r"episode-(\d+)")
+WINDOW = "frames-{:06d}-{:06d}"
+"""Below a video's or an episode's path, names the part between two frames for `Reader`, the last one not included."""
+_WINDOW = re.compile(r"frames-(\d+)-(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +49,24 @@ class Reader:
             )
 
     def __call__(self, path: Path) -> Clip:
-        """The clip; its name says what was done to it.
+        """The clip, or the part of it that a path of `windows` names; its name says what was done to it.
 
         Raises:
-            VideoError: If the video, or the reference, cannot be read.
+            VideoError: If the video, or the reference, cannot be read, or is shorter than the part.
             ClipError: If the reference has another length or size.
             DatasetError: If the dataset is damaged.
             ConfigError: If an episode would have to be shrunk: its truth in pixels would no longer fit.
         """
+        part = _part(path)
+        if part is not None:
+            whole, (start, stop) = self(path.parent), part
+            if stop > len(whole):
+                raise VideoError(
+                    expected=f"a video of {stop} frames or more",
+                    got=f"{len(whole)} in {path.parent.name}",
+                    remedy="Cut shorter parts, or leave it out.",
+                )
+            return replace(whole.window(start, stop), name=f"{whole.name}, frames {start} to {stop - 1}")
         if _is_episode(path):
             return self._episode(path)
         notes: list[str] = []
@@ -140,6 +154,35 @@ def find_videos(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
+def windows(path: Path, reader: Reader, num_frames: int) -> list[Path]:
+    """Cuts a video into parts of so many frames, one after the other; what is left over at the end is in none.
+
+    A video that cannot be read, or is shorter than one part, gives one path: `Reader` names the error there.
+
+    Args:
+        path: A video or an episode, as `find_videos` lists it.
+        reader: Reads it; no part goes beyond its `max_frames`.
+        num_frames: Frames of a part.
+
+    Returns:
+        A path for each part, which `Reader` takes.
+
+    Raises:
+        ConfigError: If a part would have fewer than two frames, or more than the reader reads.
+    """
+    if not 2 <= num_frames <= reader.max_frames:
+        raise ConfigError(
+            expected=f"parts of 2 to {reader.max_frames} frames, as many as are read",
+            got=num_frames,
+            remedy="Change --window or --max-frames.",
+        )
+    try:
+        total = len(reader(path))
+    except (WorldsimError, EvalError):
+        return [path]
+    return [path / WINDOW.format(i, i + num_frames) for i in range(0, max(total - num_frames, 0) + 1, num_frames)]
+
+
 def _within(path: Path) -> Iterator[Path]:
     if not path.exists() and not _is_episode(path):
         raise VideoError(expected="a video or a folder of videos", got=f"no such path: {path}", remedy="Check it.")
@@ -162,6 +205,11 @@ def _is_dataset(path: Path) -> bool:
 
 def _is_episode(path: Path) -> bool:
     return _EPISODE.fullmatch(path.name) is not None and _is_dataset(path.parent) and not path.exists()
+
+
+def _part(path: Path) -> tuple[int, int] | None:
+    named = None if path.exists() else _WINDOW.fullmatch(path.name)
+    return None if named is None else (int(named[1]), int(named[2]))
 
 
 def _reference(path: Path, frames: np.ndarray, fps: float) -> Clip:

@@ -20,7 +20,7 @@ from eval.score import versions
 from eval.sections import clip_section
 from eval.suite import write_json
 from eval.tables import measured_rows, show_value, unmeasured_groups
-from worldsim.cli.clips import Reader, find_videos
+from worldsim.cli.clips import Reader, find_videos, windows
 from worldsim.cli.options import Many, flat
 from worldsim.cli.output import output_folder
 from worldsim.cli.score_kinds import by_kind, kinds_section, parse_kinds, print_kinds
@@ -51,6 +51,7 @@ class Options:
             unless all are reproduced.
         fps: Frames per second, in place of what the files state.
         max_frames: Of longer videos only the first so many frames are scored; the report says so.
+        window: Videos are cut into parts of so many frames, each scored by itself; what is left over is not scored.
         max_side: Larger videos are shrunk until their longer side has so many pixels; the report says so.
         workers: Processes.
         pictures: At most so many clips are shown in full in the report; all are in its table and in scores.json.
@@ -70,6 +71,7 @@ class Options:
     verify: Path | None = None
     fps: float | None = None
     max_frames: int = 128
+    window: int | None = None
     max_side: int = 640
     workers: int = 1
     pictures: int = 12
@@ -117,14 +119,16 @@ def _score_videos(options: Options, console: Console) -> None:
             expected="videos, or --compare with kinds of them", got="both", remedy="Give every video a kind, or none."
         )
     kinds = parse_kinds(flat(options.compare)) if options.compare else {}
-    paths = [path for listed in kinds.values() for path in listed] or find_videos(options.videos)
+    reader = Reader(
+        fps=options.fps, max_frames=options.max_frames, max_side=options.max_side, reference=options.reference
+    )
+    kinds = {label: _parts(listed, reader, options.window) for label, listed in kinds.items()}
+    paths = [path for listed in kinds.values() for path in listed]
+    paths = paths or _parts(find_videos(options.videos), reader, options.window)
     if options.reference is not None and len(paths) > 1:
         raise ConfigError(
             expected="one video with a reference", got=f"{len(paths)} videos", remedy="Score them one by one."
         )
-    reader = Reader(
-        fps=options.fps, max_frames=options.max_frames, max_side=options.max_side, reference=options.reference
-    )
     # A single video that cannot be read is a mistake to name, not a failure to count.
     sources = [reader(paths[0])] if len(paths) == 1 else paths
     batch = score_many(sources, suite, read=reader, workers=options.workers, progress=_Progress(console, len(paths)))
@@ -151,6 +155,7 @@ def _score_videos(options: Options, console: Console) -> None:
                 "inputs": ", ".join(f"{r.clip} {r.input}" for r in batch.reports),
                 "frames at most": options.max_frames,
                 "longer side at most": f"{options.max_side} px",
+                **({} if options.window is None else {"cut into parts of": f"{options.window} frames"}),
                 **versions(),
             },
         )
@@ -168,6 +173,10 @@ def scores_json(batch: BatchReport, suite: Suite, options: Options) -> dict[str,
         "failures": len(batch.failures),
         **batch.to_json(),
     }
+
+
+def _parts(paths: list[Path], reader: Reader, window: int | None) -> list[Path]:
+    return paths if window is None else [part for path in paths for part in windows(path, reader, window)]
 
 
 class _Progress:

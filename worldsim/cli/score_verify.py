@@ -9,7 +9,7 @@ from rich.console import Console
 from eval.errors import EvalError
 from eval.suite import Report, read_json
 from eval.verify import Verdict, verify
-from worldsim.cli.clips import Reader, find_videos
+from worldsim.cli.clips import Reader, find_videos, windows
 from worldsim.cli.options import flat
 from worldsim.cli.score_kinds import parse_kinds
 
@@ -28,10 +28,6 @@ def verify_scores(saved: Path, videos: Sequence[Path], console: Console) -> None
     data = read_json(saved)
     options, results = _parts(data, saved)
     paths = list(find_videos(videos) if videos else _listed(options))
-    if len(paths) != len(results):
-        raise EvalError(
-            expected=f"the {len(results)} videos that were scored", got=f"{len(paths)}", remedy="Name the same ones."
-        )
     reference = options["reference"]
     reader = Reader(
         fps=options["fps"],
@@ -39,6 +35,12 @@ def verify_scores(saved: Path, videos: Sequence[Path], console: Console) -> None
         max_side=options["max_side"],
         reference=None if reference is None else Path(reference),
     )
+    if options["window"] is not None:
+        paths = [part for path in paths for part in windows(path, reader, options["window"])]
+    if len(paths) != len(results):
+        raise EvalError(
+            expected=f"the {len(results)} videos that were scored", got=f"{len(paths)}", remedy="Name the same ones."
+        )
     counts = dict.fromkeys(("reproduced", "differs", "refused"), 0)
     for path, result in zip(paths, results, strict=True):
         # A file that failed has no score to reproduce.
@@ -55,7 +57,7 @@ def verify_scores(saved: Path, videos: Sequence[Path], console: Console) -> None
 def _parts(data: Any, saved: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:  # noqa: ANN401 - JSON is untyped
     try:
         options, results = data["options"], data["results"]
-        options = {k: options[k] for k in ("videos", "compare", "reference", "fps", "max_frames", "max_side")}
+        options = {k: options[k] for k in ("videos", "compare", "reference", "fps", "max_frames", "max_side", "window")}
     except (KeyError, TypeError) as error:
         raise EvalError(
             expected=f"scores of videos in {saved}", got=repr(error), remedy="Pass a scores.json of worldsim score."
