@@ -123,6 +123,14 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prose:
+    """A text in Markdown (CommonMark and tables): headings, paragraphs, lists, code; HTML in it is shown as text."""
+
+    text: str
+    kind: ClassVar[str] = "prose"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Note:
     """A remark: "plain", or a "warning" that a reader must not miss."""
 
@@ -131,7 +139,7 @@ class Note:
     kind: ClassVar[str] = "note"
 
 
-Block = Videos | Picture | Plot | Scores | Comparison | Facts | Table | Note
+Block = Videos | Picture | Plot | Scores | Comparison | Facts | Table | Prose | Note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +244,18 @@ def _comparison(block: Comparison) -> dict[str, object]:
     }
 
 
+def _prose(block: Prose) -> dict[str, object]:
+    from markdown_it import MarkdownIt  # noqa: PLC0415 - only when a text is shown
+
+    # Images would be loaded from elsewhere, and headings must not outrank the section's own.
+    rendered = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    tokens = rendered.parse(block.text)
+    for token in tokens:
+        if token.type in {"heading_open", "heading_close"}:
+            token.tag = f"h{min(6, int(token.tag[1]) + 1)}"
+    return {"html": rendered.renderer.render(tokens, rendered.options, {})}
+
+
 _VIEWS = {
     "videos": _videos,
     "picture": lambda b: {"uri": picture_uri(b.image), "width": b.image.shape[1], "caption": b.caption},
@@ -244,6 +264,7 @@ _VIEWS = {
     "comparison": _comparison,
     "facts": lambda b: {"items": b.items},
     "table": lambda b: {"columns": b.columns, "rows": b.rows, "caption": b.caption},
+    "prose": _prose,
     "note": lambda b: {"text": b.text, "tone": b.tone},
 }
 

@@ -18,7 +18,7 @@ from eval.batch import Failure
 from eval.errors import EvalError, MeasureError
 from eval.pictures import GIVEN_RGB, MARKED_RGB, beside, every_kth, heat, preview, strip
 from eval.plots import evidence_plot, horizon_plot
-from eval.report import Comparison, Facts, Note, Picture, Plot, Scores, Section, Videos, write_report
+from eval.report import Comparison, Facts, Note, Picture, Plot, Prose, Scores, Section, Videos, write_report
 from eval.score import Score
 from eval.suite import Report
 from eval.tables import comparison_rows, measured_rows, show_frames, show_value, unmeasured_groups
@@ -318,3 +318,22 @@ def test_shown_frames_read_back(frames):
 
 def test_long_lists_of_frames_are_counted_not_dropped():
     assert show_frames(range(0, 40, 2)).endswith("and 12 more")
+
+
+def test_prose_is_rendered_and_carries_nothing_in(tmp_path):
+    text = (
+        "# A card\n\nFor **some** `frames`.\n\n| figure | value |\n|---|---|\n| PSNR | 31.3 dB |\n\n"
+        "<script>alert(1)</script>\n\n![far](https://example.org/a.png)\n\n[bad](javascript:alert(1))\n"
+    )
+    path = write_report(
+        tmp_path / "r.html",
+        title="t",
+        lead="l",
+        sections=[Section(title="s", blocks=[Prose(text=text)])],
+        provenance={},
+    )
+    html = path.read_text()
+    for wanted in ("<h2>A card</h2>", "<strong>some</strong>", "<code>frames</code>", "<td>31.3 dB</td>"):
+        assert wanted in html
+    for unwanted in ("<script>", "<img", 'href="javascript', "**some**", "|---|"):
+        assert unwanted not in html

@@ -1,5 +1,6 @@
 """The demo's report: what the learned world made of cases it had never seen, beside the truth and two bad baselines."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +15,7 @@ from eval.geometry.pictures import depth_cloud, residual_heat
 from eval.physics.tracks import track
 from eval.pictures import beside, enlarged, tracks_picture
 from eval.plots import FEWEST_FOR_INTERVAL, evidence_plot, horizon_plot
-from eval.report import Block, Comparison, Facts, Note, Picture, Plot, Scores, Section, Videos
+from eval.report import Block, Comparison, Facts, Note, Picture, Plot, Prose, Scores, Section, Videos
 from eval.sections import CLOUD_FRAMES, breaks, clip_section, forgetting_block
 from eval.tables import UNEVEN_SHARE, show_value
 from worldsim.cli.demo_cases import DREAM, GIVEN, SHUFFLED, STILL, TRUTH, Case, World
@@ -96,9 +97,10 @@ def own_section(own: OwnInput, report: Report) -> Section:
 
 def card_section(title: str, card: str, simulator: Simulator) -> Section:
     """What a checkpoint says about itself."""
-    text = card.replace("# ", "", 1).strip()
+    # The section has a heading of its own.
+    text = re.sub(r"^# .*\n", "", card.strip())
     facts = {"fingerprint": simulator.fingerprint, **simulator.checkpoint.meta.get("data", {})}
-    return Section(title=title, blocks=[Note(text=text), Facts(items=facts)])
+    return Section(title=title, blocks=[Prose(text=text), Facts(items=facts)])
 
 
 def _headline(graded: Graded, simulator: Simulator) -> dict[str, object]:
