@@ -3,6 +3,16 @@
 Importing this package declares the evaluators of the suite `geometry`.
 """
 
-from eval.geometry import following, known_depth, known_pose, learned, memory, permanence, structure, unknown
+from eval.geometry import following, known_depth, known_pose, learned, memory, objects, permanence, structure, unknown
 
-__all__ = ["following", "known_depth", "known_pose", "learned", "memory", "permanence", "structure", "unknown"]
+__all__ = [
+    "following",
+    "known_depth",
+    "known_pose",
+    "learned",
+    "memory",
+    "objects",
+    "permanence",
+    "structure",
+    "unknown",
+]

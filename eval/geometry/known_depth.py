@@ -1,9 +1,8 @@
 """Evaluator for clips whose depth and camera are known: does each frame, warped, land on the others?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
-import cv2
 import numpy as np
 
 from eval.clip import Clip
@@ -168,9 +167,9 @@ def residual_flow(
         gaps: Frame distances of the compared pairs.
         max_pairs: At most this many pairs, evenly spread.
     """
-    checks = check_clip(clip, gaps=gaps, max_pairs=max_pairs)
-    _require_motion(checks)
-    found = _summary(checks, clip, threshold_px, least=guards.MIN_TESTED)
+    checks = _check(clip, gaps, max_pairs)
+    require_motion([check.motion_px for check in checks.values() if check is not None])
+    found = _summary(checks, clip, threshold_px)
 
     def misfit(poses: np.ndarray) -> Misfit:
         other = _check(replace(clip, truth={**clip.truth, "world_from_camera": poses}), gaps[:1], max_pairs=12)
@@ -187,79 +186,6 @@ def residual_flow(
     return found
 
 
-@evaluator(
-    "object_flow",
-    suite="geometry",
-    unit="share",
-    better="lower",
-    needs=("depth_m", "world_from_camera", "K", "segmentation"),
-    claims=("object_popping",),
-    version=3,
-)
-def object_flow(
-    clip: Clip, *, threshold_px: float = 0.5, gaps: tuple[int, ...] = (1, 2, 4, 8), max_pairs: int = 200
-) -> Measurement:
-    """As `residual_flow`, on the pixels of objects alone: sees popping of small things, swimming of large ones.
-
-    Blind to texture that swims on objects of a few hundred pixels and less: flow is measured on patches as large.
-    A pixel's width around each object is left out, where colours mix. An object counts as moving where its
-    `world_from_object` says so.
-
-    Args:
-        clip: With depth, poses, intrinsics and segmentation.
-        threshold_px: Residual flow beyond the margin of noise that counts, in pixels at a shorter side of 256.
-        gaps: Frame distances of the compared pairs.
-        max_pairs: At most this many pairs, evenly spread.
-    """
-    checks = check_clip(clip, gaps=gaps, max_pairs=max_pairs)
-    _require_motion(checks)
-    inside = [_interior(s) for s in clip.truth["segmentation"]]
-    kept = {
-        (a, b): None if check is None else replace(check, tested=check.tested & inside[b])
-        for (a, b), check in checks.items()
-    }
-    found = _summary(kept, clip, threshold_px, least=0.0)
-    # Pooled over pixels: a pair in which an object shows three pixels must not weigh as much as one where it is near.
-    above = np.concatenate([c.above(threshold_px)[c.tested] for c in kept.values() if c is not None])
-    value = float(above.mean())
-    return replace(found, value=value, normalised=1.0 - value, details={**found.details, "pixels": len(above)})
-
-
-def check_clip(clip: Clip, *, gaps: tuple[int, ...], max_pairs: int) -> dict[tuple[int, int], PairCheck | None]:
-    """Checks of the frame pairs (i, i + gap); None for pairs that do not overlap.
-
-    Raises:
-        Unmeasurable: If there are too few frames, or an array is refused.
-    """
-    found = _checked(_Job(clip, gaps, max_pairs))
-    if isinstance(found, Unmeasurable):
-        raise found
-    return found
-
-
-class _Job:
-    """What `check_clip` is called with, as a dictionary key: equal content, equal key."""
-
-    def __init__(self, clip: Clip, gaps: tuple[int, ...], max_pairs: int) -> None:
-        self.clip, self.gaps, self.max_pairs = clip, tuple(gaps), max_pairs
-        self.key = (clip.digest, self.gaps, max_pairs)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Job) and self.key == other.key
-
-
-# Two evaluators in a row look at the same checks; more than one clip's would make memory grow.
-@lru_cache(maxsize=1)
-def _checked(job: _Job) -> dict[tuple[int, int], PairCheck | None] | Unmeasurable:
-    try:
-        return _check(job.clip, job.gaps, job.max_pairs)
-    except Unmeasurable as refusal:
-        return refusal
-
-
 def _check(clip: Clip, gaps: tuple[int, ...], max_pairs: int) -> dict[tuple[int, int], PairCheck | None]:
     guards.require_frames(clip, 2)
     with guards.refusals():
@@ -270,19 +196,17 @@ def _check(clip: Clip, gaps: tuple[int, ...], max_pairs: int) -> dict[tuple[int,
         return {(a, b): check_pair(seen[b], seen[a], K, least_texture=needed) for a, b in pairs}
 
 
-def _require_motion(checks: dict[tuple[int, int], PairCheck | None]) -> None:
-    overlapping = [check for check in checks.values() if check is not None]
-    if not overlapping:
+def require_motion(motions_px: Sequence[float]) -> None:
+    """Raises `Unmeasurable` unless some pair of frames overlaps and its commanded motion can be told from none."""
+    if not motions_px:
         raise Unmeasurable("insufficient", "no pair of frames sees the same part of the world")
-    if max(check.motion_px for check in overlapping) < STILL_PX:
+    if max(motions_px) < STILL_PX:
         raise Unmeasurable("inapplicable", "the commanded camera stands still: a frozen picture would pass")
 
 
-def _summary(
-    checks: dict[tuple[int, int], PairCheck | None], clip: Clip, threshold_px: float, *, least: float
-) -> Measurement:
-    """Mean over the pairs that test at least the share `least` of the picture."""
-    tested = {pair: c for pair, c in checks.items() if c is not None and c.tested.any() and c.tested.mean() >= least}
+def _summary(checks: dict[tuple[int, int], PairCheck | None], clip: Clip, threshold_px: float) -> Measurement:
+    """Mean over the pairs that test at least `MIN_TESTED` of the picture."""
+    tested = {pair: c for pair, c in checks.items() if c is not None and c.tested.mean() >= guards.MIN_TESTED}
     if not tested:
         raise Unmeasurable("insufficient", "too little texture, for its noise, to see a shift of half a pixel")
     shares = {pair: check.share_above(threshold_px) for pair, check in tested.items()}
@@ -302,13 +226,6 @@ def _summary(
             "commanded_motion_px": float(np.median([c.motion_px for c in tested.values()])),
         },
     )
-
-
-def _interior(segmentation: np.ndarray) -> np.ndarray:
-    """Pixels of objects whose eight neighbours belong to the same object."""
-    labels = segmentation.astype(np.float32)
-    kernel = np.ones((3, 3), np.uint8)
-    return (segmentation > 0) & (cv2.erode(labels, kernel) == labels) & (cv2.dilate(labels, kernel) == labels)
 
 
 def frame_means(values: dict[tuple[int, int], float], num_frames: int) -> np.ndarray:

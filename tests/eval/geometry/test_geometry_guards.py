@@ -13,9 +13,10 @@ from eval.clip import Clip
 from eval.geometry import guards
 from eval.geometry.convention import READINGS
 from eval.geometry.following import camera_following
-from eval.geometry.known_depth import object_flow, residual_flow
+from eval.geometry.known_depth import residual_flow
 from eval.geometry.known_pose import plane_sweep, tsed
 from eval.geometry.memory import revisit, world_stability_score
+from eval.geometry.objects import object_flow
 from eval.geometry.permanence import object_permanence
 from eval.geometry.pose import invert
 from eval.geometry.structure import sfm

@@ -8,8 +8,9 @@ from envs.room.violations import pair
 from eval.clip import Clip
 from eval.geometry import known_depth
 from eval.geometry.guards import structure_tensor, visible_flow
-from eval.geometry.known_depth import object_flow, residual_flow
+from eval.geometry.known_depth import residual_flow
 from eval.geometry.lighting import Ball, may_be_shaded, moves, moving_balls, turned_m
+from eval.geometry.objects import object_flow
 
 KEYS = ("depth_m", "segmentation", "world_from_camera", "K", "world_from_object")
 
