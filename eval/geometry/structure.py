@@ -40,7 +40,7 @@ def sfm(clip: Clip, *, threshold_px: float = 1.0, max_frames: int = 16, gap_s: f
     """
     guards.require_frames(clip, MIN_FRAMES)
     guards.require_side(clip, MIN_SIDE)
-    require_parallax(list(fit_pairs(clip, gap_s=gap_s, threshold_px=1.0, max_pairs=8).values()))
+    require_parallax(list(fit_pairs(clip, gaps_s=[gap_s], threshold_px=1.0, max_pairs=8).values()))
     widened = widening(clip)
     if widened > _MOST_WIDENED:
         raise Unmeasurable("insufficient", "the video's own noise misplaces keypoints by more than SIFT itself does")

@@ -160,14 +160,12 @@ def _photometric_covariance(target: np.ndarray, source: np.ndarray, landing: _La
     gradient = sample(gradient, grid).reshape(-1, 2)[used]
     motion = np.einsum("ni,nij->nj", gradient, _jacobian(landing.points[:, used], K))
     J = np.column_stack([motion, -before, -np.ones(len(before))])
-    light = np.array([1.0, 0.0])
-    for _ in range(2):
-        error = after - light[0] * before - light[1]
-        sigma = max(1.0, 1.4826 * float(np.median(np.abs(error))))
-        weight = _robust_weights(error**2, sigma)
-        A = (J * weight[:, None]).T @ J + 1e-6 * np.eye(8)
-        scores = J * (weight * error)[:, None]
-        light = light - np.linalg.solve(A[6:, 6:], scores[:, 6:].sum(0))
+    # Gain and offset of the picture, from which most of the pixels differ by little.
+    gain, offset = np.linalg.lstsq(np.column_stack([before, np.ones(len(before))]), after, rcond=None)[0]
+    error = after - gain * before - offset
+    weight = _robust_weights(error**2, max(1.0, 1.4826 * float(np.median(np.abs(error)))))
+    A = (J * weight[:, None]).T @ J + 1e-6 * np.eye(8)
+    scores = J * (weight * error)[:, None]
     y, x = np.divmod(np.flatnonzero(used), width)
     patch = (y * _PATCHES_A_SIDE // height) * _PATCHES_A_SIDE + x * _PATCHES_A_SIDE // width
     sums = np.zeros((_PATCHES_A_SIDE**2, 8))

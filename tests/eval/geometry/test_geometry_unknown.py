@@ -25,6 +25,12 @@ def test_true_world_beats_a_wobbling_one(large):
     assert bent.details["sampson_all_median_px"] > 2 * true.details["sampson_all_median_px"]
 
 
+def test_the_score_says_where_it_is_blind(large):
+    assert "slide" in epipolar_magsac(Clip(frames=large.frames, fps=10)).details["blind_to"]
+    small = epipolar_magsac(Clip(frames=large.frames[:, ::2, ::2], fps=10))
+    assert small.value is None or "256 px" in small.details["blind_to"]
+
+
 def test_pure_rotation_has_no_parallax():
     turn = film(room(1), np.stack([pose([-2, -0.5, 1.4], 0.05 * i) for i in range(6)]), size=256, supersample=2)
     score = epipolar_magsac(Clip(frames=turn.frames, fps=10))
