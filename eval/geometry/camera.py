@@ -5,7 +5,7 @@ monocular estimate has no scale, so both paths are brought to one first.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -52,10 +52,17 @@ def path_error(truth: np.ndarray, estimate: np.ndarray, *, scale: Scale = "own")
             `fit`: the estimate times its least-squares scale. `metric`: as they are.
 
     Raises:
-        MeasureError: If the paths differ in length, are not rigid, or `scale` is "truth" or "fit" and a path that it
-            divides by stands still.
+        MeasureError: If the paths differ in length, have fewer than two poses, are not rigid, or `scale` is unknown,
+            or "truth" or "fit" and a path that it divides by stands still.
     """
-    truth = _from_first(check_poses(truth))
+    if scale not in get_args(Scale):
+        raise MeasureError(
+            expected=f"a scale of {', '.join(get_args(Scale))}", got=repr(scale), remedy="See the docstring."
+        )
+    truth = check_poses(truth)
+    if len(truth) < 2:
+        raise MeasureError(expected="at least two poses", got=len(truth), remedy="Pass a path.")
+    truth = _from_first(truth)
     estimate = _from_first(check_poses(estimate, num_frames=len(truth)))
     R, t, R_hat, t_hat = truth[:, :3, :3], truth[:, :3, 3], estimate[:, :3, :3], estimate[:, :3, 3]
     extent, extent_hat = path_extent(truth), path_extent(estimate)

@@ -14,7 +14,7 @@ import numpy as np
 
 from eval.errors import MeasureError
 from eval.geometry.lighting import Ball
-from eval.geometry.pose import invert, project, relative_pose, unproject
+from eval.geometry.pose import check_intrinsics, check_poses, invert, project, relative_pose, unproject
 
 # Side of the images on which residual flow is measured; small frames are enlarged to it, large ones reduced.
 FLOW_SIDE = 256
@@ -75,10 +75,11 @@ def correspond(target: View, source: View, K: np.ndarray, *, tolerance: float = 
         tolerance: Relative depth disagreement that still counts as the same surface.
 
     Raises:
-        MeasureError: If the depth maps have other shapes than the frames, or no valid pixel.
+        MeasureError: If the depth maps have other shapes than the frames, or no valid pixel; if the views differ in
+            size; if a pose is no rigid transform, `K` no intrinsics, or the tolerance not above 0.
     """
-    _check_depth(target)
-    _check_depth(source)
+    _check_views(target, source, tolerance)
+    K = check_intrinsics(K)
     height, width = target.depth_m.shape
     known = _valid(target.depth_m)
     points = unproject(np.where(known, target.depth_m, 1.0), K)
@@ -132,7 +133,16 @@ def dense_flow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Returns:
         float32 (H, W, 2), x then y.
+
+    Raises:
+        MeasureError: If the frames differ in size, or are something else.
     """
+    if a.shape != b.shape or a.ndim != 3 or a.shape[-1] != 3 or a.dtype != np.uint8 or b.dtype != np.uint8:
+        raise MeasureError(
+            expected="two frames uint8 (H, W, 3) of one size",
+            got=f"{a.dtype} {a.shape} and {b.dtype} {b.shape}",
+            remedy="eval.clip.as_frames converts grey and float video.",
+        )
     height, width = a.shape[:2]
     scale = FLOW_SIDE / min(height, width)
     size = (round(width * scale), round(height * scale))
@@ -209,6 +219,20 @@ def _follow_objects(points: np.ndarray, points_in_source: np.ndarray, target: Vi
 
 def _valid(depth_m: np.ndarray) -> np.ndarray:
     return np.isfinite(depth_m) & (depth_m > 0)
+
+
+def _check_views(target: View, source: View, tolerance: float) -> None:
+    _check_depth(target)
+    _check_depth(source)
+    if target.depth_m.shape != source.depth_m.shape:
+        raise MeasureError(
+            expected="two views of one size",
+            got=f"{target.depth_m.shape} and {source.depth_m.shape}",
+            remedy="Resize one, its depth and K with it.",
+        )
+    check_poses(np.stack([target.world_from_camera, source.world_from_camera]))
+    if not tolerance > 0:
+        raise MeasureError(expected="a tolerance above 0", got=tolerance, remedy="It is relative; 0.03 is usual.")
 
 
 def _check_depth(view: View) -> None:

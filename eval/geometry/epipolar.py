@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eval.errors import MeasureError
+from eval.geometry.pose import check_intrinsics, check_poses
 
 
 def skew(t: np.ndarray) -> np.ndarray:
@@ -25,7 +26,12 @@ def fundamental_from_poses(b_from_a: np.ndarray, K_a: np.ndarray, K_b: np.ndarra
         b_from_a: (4, 4), camera a to camera b, see `eval.geometry.pose.relative_pose`.
         K_a: (3, 3) intrinsics of a, pixels.
         K_b: (3, 3) intrinsics of b, pixels.
+
+    Raises:
+        MeasureError: If `b_from_a` is no rigid transform, or intrinsics are none.
     """
+    b_from_a = check_poses(np.asarray(b_from_a)[None])[0]
+    K_a, K_b = check_intrinsics(K_a), check_intrinsics(K_b)
     essential = skew(b_from_a[:3, 3]) @ b_from_a[:3, :3]
     return np.linalg.inv(K_b).T @ essential @ np.linalg.inv(K_a)
 
@@ -42,7 +48,7 @@ def sampson_distance(points_a: np.ndarray, points_b: np.ndarray, F: np.ndarray) 
         (N,), infinite where the gradient vanishes (both points at epipoles, or F = 0). The square is what
         `kornia.geometry.epipolar.sampson_epipolar_distance` gives by default.
     """
-    _check_matches(points_a, points_b, F)
+    check_matches(points_a, points_b, F)
     lines_b, lines_a = _homogeneous(points_a) @ F.T, _homogeneous(points_b) @ F
     numerator = np.abs(np.sum(_homogeneous(points_b) * lines_b, axis=1))
     denominator = np.sqrt((lines_b[:, :2] ** 2).sum(1) + (lines_a[:, :2] ** 2).sum(1))
@@ -54,7 +60,7 @@ def point_line_distances(points_a: np.ndarray, points_b: np.ndarray, F: np.ndarr
 
     NaN where the line is undefined (0/0: zero baseline).
     """
-    _check_matches(points_a, points_b, F)
+    check_matches(points_a, points_b, F)
     lines_b, lines_a = _homogeneous(points_a) @ F.T, _homogeneous(points_b) @ F
     numerator = np.abs(np.sum(_homogeneous(points_b) * lines_b, axis=1))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -132,7 +138,7 @@ def fundamental_eight_point(points_a: np.ndarray, points_b: np.ndarray) -> np.nd
     Raises:
         MeasureError: If there are fewer than eight matches, or all points of an image coincide.
     """
-    _check_matches(points_a, points_b, np.eye(3))
+    check_matches(points_a, points_b, np.eye(3))
     if len(points_a) < 8:
         raise MeasureError(expected="at least 8 matches", got=len(points_a), remedy="Use more textured frames.")
     a, T_a = _normalised(points_a)
@@ -159,7 +165,12 @@ def _homogeneous(points: np.ndarray) -> np.ndarray:
     return np.column_stack([points, np.ones(len(points))]).astype(np.float64)
 
 
-def _check_matches(points_a: np.ndarray, points_b: np.ndarray, F: np.ndarray) -> None:
+def check_matches(points_a: np.ndarray, points_b: np.ndarray, F: np.ndarray) -> None:
+    """Refuses what are no matches: unequal or other shapes than (N, 2), F other than (3, 3), values not finite.
+
+    Raises:
+        MeasureError: On any of these.
+    """
     a, b = np.shape(points_a), np.shape(points_b)
     if len(a) != 2 or a != b or a[1] != 2:
         raise MeasureError(

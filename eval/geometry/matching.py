@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from eval.errors import MeasureError
+
 
 @dataclass(frozen=True)
 class Features:
@@ -21,7 +23,16 @@ def detect(frame: np.ndarray, *, max_features: int = 2000) -> Features:
     """SIFT keypoints of a frame (H, W, 3) or (H, W), uint8; none on a frame without texture.
 
     OpenCV puts integers at pixel centres; half a pixel is added to keep the package's convention.
+
+    Raises:
+        MeasureError: If the frame is something else.
     """
+    if frame.dtype != np.uint8 or not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[-1] == 3)):
+        raise MeasureError(
+            expected="a frame uint8 (H, W, 3) or (H, W)",
+            got=f"{frame.dtype} {frame.shape}",
+            remedy="eval.clip.as_frames converts float video.",
+        )
     grey = frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
     keypoints, descriptors = cv2.SIFT.create(nfeatures=max_features).detectAndCompute(grey, None)
     if descriptors is None or not keypoints:

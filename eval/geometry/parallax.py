@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from eval.geometry.epipolar import sampson_distance
+from eval.errors import MeasureError
+from eval.geometry.epipolar import check_matches, sampson_distance
 
 # Localisation noise of SIFT keypoints, pixels.
 _SIGMA_PX = 0.5
@@ -43,7 +44,11 @@ def two_view(points_a: np.ndarray, points_b: np.ndarray, *, threshold_px: float 
 
     Returns:
         None if there are fewer than `MIN_MATCHES` matches.
+
+    Raises:
+        MeasureError: If points are not (N, 2) and (N, 2), or not finite.
     """
+    check_matches(points_a, points_b, np.eye(3))
     if len(points_a) < MIN_MATCHES:
         return None
     F = _fitted(lambda: cv2.findFundamentalMat(points_a, points_b, cv2.USAC_MAGSAC, threshold_px, 0.999, 10000)[0])
@@ -100,7 +105,14 @@ def gric(error_px: np.ndarray, *, dimension: int, parameters: int, sigma_px: flo
         dimension: Of the model manifold in the four-dimensional space of matches: 3 for F, 2 for a homography.
         parameters: Degrees of freedom: 7 for F, 8 for a homography.
         sigma_px: Standard deviation of the localisation noise.
+
+    Raises:
+        MeasureError: If there are no matches, or an error is NaN.
     """
+    if not len(error_px) or np.isnan(error_px).any():
+        raise MeasureError(
+            expected="errors of one match or more", got="none, or NaN", remedy="Leave out what has no error."
+        )
     space = 4
     n = len(error_px)
     data = np.minimum((error_px / sigma_px) ** 2, 2.0 * (space - dimension)).sum()

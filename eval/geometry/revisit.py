@@ -32,15 +32,12 @@ def world_stability(start_return: np.ndarray, start_mid: np.ndarray, return_mid:
         (...); NaN where nothing changed on the way (0/0): a static clip has no World Stability.
 
     Raises:
-        MeasureError: On negative distances or unequal shapes.
+        MeasureError: On distances that are negative or not finite, or unequal shapes.
     """
     a, b, c = (np.asarray(d, dtype=np.float64) for d in (start_return, start_mid, return_mid))
     if not a.shape == b.shape == c.shape:
         raise MeasureError(expected="equal shapes", got=f"{a.shape}, {b.shape}, {c.shape}", remedy="One triple a clip.")
-    if (np.stack([a, b, c]) < 0).any():
-        raise MeasureError(
-            expected="distances >= 0", got="a negative value", remedy="Pass distances, not similarities."
-        )
+    _check_distances(a, b, c)
     away = b + c
     return np.divide(2.0 * a, away, out=np.full(a.shape, np.nan), where=away > 0)
 
@@ -58,10 +55,9 @@ def structural_distance(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> float
         mask: (H, W) bool.
 
     Raises:
-        MeasureError: If the mask is empty.
+        MeasureError: If the mask is empty, or sizes or types differ from these.
     """
-    if not mask.any():
-        raise MeasureError(expected="a mask with pixels", got="an empty one", remedy="Compare views that overlap.")
+    _check_pictures(a, b, mask)
     x = a.astype(np.float64)
     y = np.where(mask[..., None], b, x)
 
@@ -89,10 +85,10 @@ def changed_levels(a: np.ndarray, b: np.ndarray, noise_levels: float, mask: np.n
         mask: (H, W) bool; all if None.
 
     Raises:
-        MeasureError: If the mask is empty.
+        MeasureError: If the mask is empty, sizes or types differ from these, or the noise is negative or not finite.
     """
-    if mask is not None and not mask.any():
-        raise MeasureError(expected="a mask with pixels", got="an empty one", remedy="Compare views that overlap.")
+    _check_pictures(a, b, mask)
+    _check_distances(noise_levels)
     x = a.astype(np.float32)
     y = b.astype(np.float32) if mask is None else np.where(mask[..., None], b, x)
     x, y = (cv2.GaussianBlur(image, (0, 0), _SMOOTHING_PX) for image in (x, y))
@@ -130,7 +126,8 @@ def loop_consistency(distance: np.ndarray, null: np.ndarray) -> LoopConsistency:
         null: (P,) distance of the same returned frames to predictions that belong to other revisits.
 
     Raises:
-        MeasureError: If there are no pairs, lengths differ, or the null is zero (nothing distinguishes places).
+        MeasureError: If there are no pairs, lengths differ, a distance is negative or not finite, or the null is zero
+            (nothing distinguishes places).
     """
     distance, null = np.asarray(distance, np.float64), np.asarray(null, np.float64)
     if distance.ndim != 1 or distance.shape != null.shape or not len(distance):
@@ -139,6 +136,7 @@ def loop_consistency(distance: np.ndarray, null: np.ndarray) -> LoopConsistency:
             got=f"{distance.shape} and {null.shape}",
             remedy="Pass one null distance a revisit.",
         )
+    _check_distances(distance, null)
     if not null.sum() > 0:
         raise MeasureError(
             expected="places that differ", got="null distances of zero", remedy="A static or blank clip has no places."
@@ -152,6 +150,29 @@ def loop_consistency(distance: np.ndarray, null: np.ndarray) -> LoopConsistency:
         null=float(null.mean()),
         standard_error=float(spread),
     )
+
+
+def _check_pictures(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None) -> None:
+    shapes = [np.shape(a), np.shape(b), (*np.shape(a)[:2], 3)]
+    if mask is not None:
+        shapes.append((*np.shape(mask), 3))
+    if len(set(shapes)) > 1 or any(i.dtype != np.uint8 for i in (a, b)):
+        raise MeasureError(
+            expected="two pictures uint8 (H, W, 3) and a mask (H, W)",
+            got=f"{a.dtype} {np.shape(a)}, {b.dtype} {np.shape(b)}, mask {np.shape(mask)}",
+            remedy="Resize or convert them first.",
+        )
+    if mask is not None and not mask.any():
+        raise MeasureError(expected="a mask with pixels", got="an empty one", remedy="Compare views that overlap.")
+
+
+def _check_distances(*distances: np.ndarray | float) -> None:
+    if not all((np.isfinite(d) & (np.asarray(d) >= 0)).all() for d in distances):
+        raise MeasureError(
+            expected="finite distances >= 0",
+            got="a negative value, NaN or infinity",
+            remedy="Pass distances, not similarities, and leave out what could not be compared.",
+        )
 
 
 def _kept(distance: np.ndarray, null: np.ndarray) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 
 from eval.errors import MeasureError
 from eval.geometry.epipolar import fundamental_from_poses, sampson_distance
-from eval.geometry.pose import relative_pose
+from eval.geometry.pose import check_intrinsics, relative_pose
 
 # A pair of neighbouring frames this close is not matched exhaustively but with its next ten: cost grows linearly.
 _EXHAUSTIVE = 24
@@ -79,12 +79,20 @@ def reconstruct(frames: np.ndarray, *, K: np.ndarray | None = None, seed: int = 
         threads: Number of threads.
 
     Raises:
-        MeasureError: If pycolmap is not installed, or there are fewer than three frames.
+        MeasureError: If pycolmap is not installed, there are fewer than three frames, or frames or `K` are
+            something else.
     """
     if not is_available():
         raise MeasureError(
             expected="pycolmap", got="no such package", remedy="Install it: pip install 'worldsim[sfm]'."
         )
+    if frames.dtype != np.uint8 or not (frames.ndim == 3 or (frames.ndim == 4 and frames.shape[-1] == 3)):
+        raise MeasureError(
+            expected="frames uint8 (T, H, W, 3) or (T, H, W)",
+            got=f"{frames.dtype} {frames.shape}",
+            remedy="eval.clip.as_frames converts float video.",
+        )
+    K = None if K is None else check_intrinsics(K)
     if len(frames) < _MIN_MODEL_FRAMES:
         raise MeasureError(expected="at least 3 frames", got=len(frames), remedy="Pass a longer clip.")
     pycolmap: Any = importlib.import_module("pycolmap")
