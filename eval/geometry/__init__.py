@@ -3,7 +3,18 @@
 Importing this package declares the evaluators of the suite `geometry`.
 """
 
-from eval.geometry import following, known_depth, known_pose, learned, memory, objects, permanence, structure, unknown
+from eval.geometry import (
+    following,
+    known_depth,
+    known_pose,
+    learned,
+    memory,
+    objects,
+    permanence,
+    structure,
+    tsed,
+    unknown,
+)
 
 __all__ = [
     "following",
@@ -14,5 +25,6 @@ __all__ = [
     "objects",
     "permanence",
     "structure",
+    "tsed",
     "unknown",
 ]

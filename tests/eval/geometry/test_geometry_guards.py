@@ -14,12 +14,13 @@ from eval.geometry import guards
 from eval.geometry.convention import READINGS
 from eval.geometry.following import camera_following
 from eval.geometry.known_depth import residual_flow
-from eval.geometry.known_pose import plane_sweep, tsed
+from eval.geometry.known_pose import plane_sweep
 from eval.geometry.memory import revisit, world_stability_score
 from eval.geometry.objects import object_flow
 from eval.geometry.permanence import object_permanence
 from eval.geometry.pose import invert
 from eval.geometry.structure import sfm
+from eval.geometry.tsed import tsed
 from eval.geometry.unknown import epipolar_magsac
 from eval.score import EVALUATORS
 

@@ -6,9 +6,10 @@ import pytest
 from geometry_scene import film, path, pose, room
 
 from eval.errors import MeasureError
-from eval.geometry.known_pose import movers_in_space, plane_sweep, tsed
+from eval.geometry.known_pose import movers_in_space, plane_sweep
 from eval.geometry.planesweep import Neighbour, best_inverse_depth, explain, hypotheses, local_contrast, sweep_cost
 from eval.geometry.pose import relative_pose
+from eval.geometry.tsed import tsed
 
 
 def without_depth(clip):
