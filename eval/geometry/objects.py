@@ -39,7 +39,7 @@ _TEXTURE_LEVELS_PER_PX = 0.7
 # Surfaces whose normal turns by more within a pixel have an edge there, where colours mix.
 _CREASE_RAD = np.radians(30.0)
 # A frame is named as offending from this share of one object's tested pixels on, if there are as many of them.
-OFFENDING_SHARE, OFFENDING_PIXELS = 0.25, 50
+OFFENDING_SHARE, OFFENDING_PIXELS = 0.6, 50
 _SQUARE = np.ones((3, 3), np.uint8)
 
 

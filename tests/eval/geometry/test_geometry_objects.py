@@ -91,7 +91,7 @@ def made(name, seed, severity):
 
 @pytest.mark.parametrize("name", ["texture_swim_object", "object_popping"])
 def test_true_objects_keep_their_texture_and_broken_ones_do_not(name):
-    for seed in (50_000, 50_004):
+    for seed in (50_000, 50_007):
         lawful, violated = (object_flow(clip) for clip in made(name, seed, 0.3))
         assert lawful.value < 0.02
         assert lawful.offending == ()
