@@ -134,7 +134,8 @@ def _measurement(
     method: str,
     bars: np.ndarray,
 ) -> Measurement:
-    told = ~recovered | (bars <= _TELLING_SHARE * standing.mc)
+    # A frame without a camera is told of too, unless the camera had been lost before.
+    told = bars <= _TELLING_SHARE * standing.mc
     told[0] = False  # where both cameras are put
     if told[1:].mean() < _LEAST_TOLD:
         raise Unmeasurable("insufficient", "the recovered camera is less certain than the commanded motion is long")
