@@ -10,7 +10,7 @@ from eval.clip import Clip
 from eval.geometry import guards
 from eval.geometry.convention import Misfit, require_convention
 from eval.geometry.depth import flow_margin_px
-from eval.geometry.known_depth import MAX_MARGIN_PX, OFFENDING_SHARE, STILL_PX, frame_means
+from eval.geometry.known_depth import MAX_MARGIN_PX, STILL_PX, frame_means
 from eval.geometry.lighting import Ball, may_be_shaded, moves
 from eval.geometry.planesweep import Explained, Neighbour, explain, hidden, hypotheses
 from eval.geometry.pose import (
@@ -25,6 +25,8 @@ from eval.uncertainty import standard_error
 
 # Larger frames are reduced to this shorter side: the residual is measured in 256ths of the picture anyway.
 SWEEP_SIDE = 128
+# A frame is named as offending from this share on: without depth, true renders reach three quarters of it.
+OFFENDING_SHARE = 0.2
 # Depth edges over more of the picture than this are no scene's: they excuse nothing.
 MAX_EDGES = 1 / 3
 # A camera that turns less than this tells nothing of the scale of its way.
