@@ -120,7 +120,7 @@ def _headline(graded: Graded, simulator: Simulator) -> dict[str, object]:
         known = [share for share in shares.values() if share is not None]
         uneven = bool(known) and max(known) - min(known) > UNEVEN_SHARE
         values = {
-            label: _mean(results, name, f" (tests {shares[label]:.0%})" if uneven else "")
+            label: _mean(results, name, f" (tests {shares[label]:.0%})" if uneven and shares[label] is not None else "")
             for label, results in graded.results.items()
         }
         # The truth has no score against itself.
