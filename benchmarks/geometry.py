@@ -18,6 +18,7 @@ from envs.room.violations import pair
 from eval.clip import Clip
 from eval.geometry.known_depth import check_pair, views
 from eval.geometry.known_pose import sweep_clip
+from eval.geometry.objects import check_slide, faces
 from eval.geometry.pose import check_intrinsics
 from eval.geometry.sfm import is_available, reconstruct
 
@@ -53,6 +54,19 @@ def known_depth_pairs_per_s(clip: Clip, repeats: int) -> float:
     return repeats * (len(seen) - 1) / cpu_s(work)
 
 
+def object_pairs_per_s(clip: Clip, repeats: int) -> float:
+    """Pairs of neighbouring frames whose objects `check_slide` measures per processor second, their faces included."""
+    seen, K = views(clip)
+
+    def work() -> None:
+        for _ in range(repeats):
+            ready = [faces(view, K) for view in seen]
+            for i in range(1, len(ready)):
+                check_slide(ready[i], ready[i - 1], K)
+
+    return repeats * (len(seen) - 1) / cpu_s(work)
+
+
 def plane_sweep_pairs_per_s(clip: Clip) -> float:
     """Pairs that `sweep_clip` measures per processor second."""
     poses, K = clip.truth["world_from_camera"], check_intrinsics(clip.truth["K"])
@@ -83,6 +97,7 @@ def main() -> None:
         "known_depth_pairs_per_cpu_s_64px_moving_solids": round(
             known_depth_pairs_per_s(filmed(64, 24, motion="mixed"), options.repeats), 1
         ),
+        "object_pairs_per_cpu_s_64px": round(object_pairs_per_s(small, options.repeats), 1),
         "known_depth_pairs_per_cpu_s_256px": round(known_depth_pairs_per_s(filmed(256, 8), 1), 1),
         "plane_sweep_pairs_per_cpu_s_64px": round(plane_sweep_pairs_per_s(small), 1),
         "plane_sweep_pairs_per_cpu_s_128px": round(plane_sweep_pairs_per_s(filmed(128, 10)), 1),
