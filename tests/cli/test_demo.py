@@ -140,12 +140,13 @@ def test_every_shipped_world_is_shown_and_a_room_is_held_against_its_camera(
     found = {label: r["scores"] for label, r in case["results"].items()}
     # The true frames obey the commanded camera and show the same where it returns; a frozen picture and an untrained
     # dream do neither.
-    # At 32 px the camera of moving frames is too uncertain for a value; that of a picture that stands is not.
+    # At 32 px the camera of moving or dissolving frames is too uncertain for a value; that of a picture that stands is not.
     camera = {label: found[label]["camera_following"] for label in (TRUTH, DREAM, STILL)}
     assert camera[TRUTH]["status"] == "insufficient" or camera[TRUTH]["normalised"] > 0.1
     assert found[TRUTH]["world_stability"]["normalised"] > 0.7
+    assert camera[STILL]["normalised"] < 0.1
+    assert camera[DREAM]["status"] == "insufficient" or camera[DREAM]["normalised"] < 0.1
     for label in (DREAM, STILL):
-        assert camera[label]["normalised"] < 0.1
         assert found[label]["world_stability"]["normalised"] < 0.2
     html = (out / "report.html").read_text()
     for wanted in ("camera off its commanded path by", "the camera turns away and back", "The checkpoint: two"):
