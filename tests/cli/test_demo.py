@@ -140,7 +140,8 @@ def test_every_shipped_world_is_shown_and_a_room_is_held_against_its_camera(
     found = {label: r["scores"] for label, r in case["results"].items()}
     # The true frames obey the commanded camera and show the same where it returns; a frozen picture and an untrained
     # dream do neither.
-    # At 32 px the camera of moving or dissolving frames is too uncertain for a value; that of a picture that stands is not.
+    # At 32 px the camera of frames that move or dissolve is too uncertain for a value; that of a picture that stands is
+    # not.
     camera = {label: found[label]["camera_following"] for label in (TRUTH, DREAM, STILL)}
     assert camera[TRUTH]["status"] == "insufficient" or camera[TRUTH]["normalised"] > 0.1
     assert found[TRUTH]["world_stability"]["normalised"] > 0.7
