@@ -159,7 +159,7 @@ def _check_pictures(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None) -> No
     if len(set(shapes)) > 1 or any(i.dtype != np.uint8 for i in (a, b)):
         raise MeasureError(
             expected="two pictures uint8 (H, W, 3) and a mask (H, W)",
-            got=f"{a.dtype} {np.shape(a)}, {b.dtype} {np.shape(b)}, mask {np.shape(mask)}",
+            got=f"{a.dtype} {np.shape(a)}, {b.dtype} {np.shape(b)}, mask {None if mask is None else mask.shape}",
             remedy="Resize or convert them first.",
         )
     if mask is not None and not mask.any():
