@@ -9,16 +9,38 @@ from worldsim.training.config import DynamicsConfig, OptimiserConfig, TrainConfi
 
 Data = str | tuple[str, ...]
 
+# Windows stay short until the second phase: most of what is to be learnt lies between neighbouring frames.
+_NEXT_FRAME = DynamicsConfig(
+    length=8,
+    pure_noise=0.6,
+    weight_floor=0.8,
+    context_noise=0.2,
+    feedback=0.0,
+    drop_action=0.05,
+    bidirectional=0.0,
+)
+
 
 def bounce(data: Data) -> TrainConfig:
-    """The shipped 2D world: 64 x 64 pixels at 10 frames/s, small enough to train on two CPU cores."""
+    """The shipped 2D world: 64 x 64 pixels at 10 frames/s, small enough to train on a CPU core."""
     return TrainConfig(
         data=data,
         tokenizer=TokenizerConfig(latent_channels=8, width=64, encoder_depth=1, decoder_depth=1),
-        model=ModelConfig(latent_channels=8, width=128, depth=6, heads=4, window=16, text=TextConfig()),
+        model=ModelConfig(
+            latent_channels=8,
+            patch=1,
+            width=128,
+            depth=6,
+            heads=4,
+            window=16,
+            text=TextConfig(),
+            prediction="velocity",
+            source="previous",
+            source_noise=0.05,
+        ),
         tokenizer_optimiser=OptimiserConfig(steps=2500, batch_size=16, rate=2e-3),
-        optimiser=OptimiserConfig(steps=3000, batch_size=8, rate=1.5e-3),
-        dynamics=DynamicsConfig(length=20),
+        optimiser=OptimiserConfig(steps=1460, batch_size=8, method="muon", rate=3e-3, warmup=50, ema=0.98),
+        dynamics=_NEXT_FRAME,
     )
 
 
@@ -26,8 +48,7 @@ def room(data: Data) -> TrainConfig:
     """The shipped 3D world: 64 x 64 pixels, textured, with a longer window so that what was seen is remembered.
 
     A textured view in motion is hard to reproduce and easy to change: a token is one latent cell, and the network
-    predicts the way from the frame before. Windows are short until the second phase, since most of what is to be
-    learnt lies between neighbouring frames (docs/training.md has the figures).
+    predicts the way from the frame before (docs/training.md has the figures).
     """
     return TrainConfig(
         data=data,
@@ -46,15 +67,7 @@ def room(data: Data) -> TrainConfig:
         ),
         tokenizer_optimiser=OptimiserConfig(steps=2500, batch_size=16, rate=2e-3),
         optimiser=OptimiserConfig(steps=1800, batch_size=8, rate=1.5e-3, warmup=50, ema=0.98),
-        dynamics=DynamicsConfig(
-            length=8,
-            pure_noise=0.6,
-            weight_floor=0.8,
-            context_noise=0.2,
-            feedback=0.0,
-            drop_action=0.05,
-            bidirectional=0.0,
-        ),
+        dynamics=_NEXT_FRAME,
     )
 
 
@@ -79,8 +92,9 @@ def second_phase(config: TrainConfig, start: str) -> TrainConfig:
     """The same world, trained on from a checkpoint for long rollouts of one denoising step a frame.
 
     In the manner of self-forcing (Huang et al. 2025), the past that a frame is denoised from is often the model's own,
-    made in up to three passes of one step from pure noise, and most of the loss lies on that step. Paths begin at the
-    frame before; windows rich in events come more often.
+    made in one or two passes of one step from pure noise, and most of the loss lies on that step. More passes lead away
+    from the frames that are to be predicted, and teach to fade; noise on the past teaches to mend it. Paths begin at
+    the frame before, windows rich in events come more often, and some updates are for first frames alone.
 
     Args:
         config: The first phase.
@@ -90,16 +104,28 @@ def second_phase(config: TrainConfig, start: str) -> TrainConfig:
         config,
         start=start,
         model=replace(config.model, source="previous"),
-        optimiser=replace(config.optimiser, steps=1300),
+        optimiser=replace(config.optimiser, steps=2200, decay=0.7),
         dynamics=replace(
             config.dynamics,
-            pure_noise=0.4,
+            pure_noise=0.8,
             weight_floor=0.8,
-            feedback=0.4,
-            feedback_depth=3,
+            context_noise=0.3,
+            feedback=0.5,
+            feedback_depth=2,
             events=0.3,
-            reward_weight=1.0,
+            reward_weight=2.0,
+            first_frames=0.25,
         ),
+    )
+
+
+def _bounce_second_phase(config: TrainConfig, start: str) -> TrainConfig:
+    """As `second_phase`, over windows longer than the model's own."""
+    later = second_phase(config, start)
+    return replace(
+        later,
+        optimiser=replace(later.optimiser, batch_size=4, rate=2e-3, warmup=20),
+        dynamics=replace(later.dynamics, length=18),
     )
 
 
@@ -124,7 +150,10 @@ def _room_second_phase(config: TrainConfig, start: str) -> TrainConfig:
 
 PRESETS: dict[str, Callable[[Data], TrainConfig]] = {"bounce": bounce, "room": room, "tiny": tiny}
 # Of the presets whose second phase is not `second_phase`.
-_SECOND_PHASES: dict[str, Callable[[TrainConfig, str], TrainConfig]] = {"room": _room_second_phase}
+_SECOND_PHASES: dict[str, Callable[[TrainConfig, str], TrainConfig]] = {
+    "bounce": _bounce_second_phase,
+    "room": _room_second_phase,
+}
 
 
 def preset(name: str, data: Data, *, start: str | None = None) -> TrainConfig:

@@ -106,6 +106,6 @@ def test_the_second_phase_trains_on_with_its_own_rollouts(config: TrainConfig, t
     checkpoint = train(second, out=tmp_path / "second", show_progress=False)
     made = load_checkpoint(checkpoint)
     assert made.model.config.source == "previous"
-    assert made.meta["training"]["dynamics"]["feedback_depth"] == 3
+    assert made.meta["training"]["dynamics"]["feedback_depth"] == 2
     frames = worldsim.load(checkpoint).rollout(actions=[0, 1, 2], text="a red ball", seed=1)
     assert frames.shape == (4, 32, 32, 3)
