@@ -31,14 +31,16 @@ EPISODES = (40, 120, 360)
 MIDDLE = "96 x 4"
 ABLATIONS: dict[str, dict[str, Any]] = {
     "as shipped": {},
-    "no feedback": {"feedback": 0.0},
-    "feedback through up to 3 passes": {"feedback_depth": 3},
+    "feedback in every fourth update": {"feedback": 0.25},
+    "feedback through up to 3 passes": {"feedback": 0.25, "feedback_depth": 3},
     "feedback in every second update": {"feedback": 0.5, "feedback_depth": 2},
     "no noise on the context": {"context_noise": 0.0},
+    "twice the noise on the context": {"context_noise": 0.4},
     "no extra weight on pure noise": {"pure_noise": 0.0},
     "levels centred at one half": {"level_mean": 0.0, "pure_noise": 0.0},
-    "no bidirectional updates": {"bidirectional": 0.0},
+    "a tenth of the updates bidirectional": {"bidirectional": 0.1},
     "event-rich windows": {"events": 0.5},
+    "a fifth of the updates on first frames": {"first_frames": 0.2},
 }
 COLUMNS = ("held_x_error", "held_psnr_1_db", "held_psnr_4_db", "held_psnr_16_db")
 
