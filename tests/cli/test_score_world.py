@@ -98,7 +98,8 @@ def test_the_card_shows_figures_with_a_value_and_the_ends_that_were_measured(mon
     )
     asked = []
 
-    def measured(_, *, cases, seed):
+    def measured(_, *, cases, seed, example):
+        assert not example  # nobody looks at it on a card
         asked.append((cases, seed))
         return score_control.Found(Control(figures=figures, returns={}), {})
 
