@@ -103,6 +103,8 @@ class ModelConfig(Config):
         camera_dim: Length of the camera-motion vector; 0 for none.
         text: The text encoder, or None.
         heads_out: Whether reward and termination are predicted.
+        reward_bins: Values over which the reward is a distribution, an odd number; 0 for one number and squared error
+            (`worldsim.nn.outcomes.Outcome`).
         path: Noise path.
         prediction: What the network predicts.
         source: Where the path of a frame begins at level 1: "noise", or "previous", the frame before it plus noise
@@ -125,6 +127,7 @@ class ModelConfig(Config):
     camera_dim: int = 0
     text: TextConfig | None = None
     heads_out: bool = True
+    reward_bins: int = 0
     path: PathName = "rectified_flow"
     prediction: Prediction = "x"
     source: Source = "noise"
@@ -142,6 +145,12 @@ class ModelConfig(Config):
                 expected="width / heads to be a multiple of 4",
                 got=f"width {self.width}, heads {self.heads}",
                 remedy="Rotary positions take half of each head's pairs for each image axis; change either number.",
+            )
+        if self.reward_bins and (self.reward_bins < 3 or not self.reward_bins % 2):
+            raise ConfigError(
+                expected="0 reward_bins or an odd number from 3",
+                got=self.reward_bins,
+                remedy="An odd number has nought in its middle; 63 serves most rewards.",
             )
         if self.window < 1:
             raise ConfigError(expected="a window of at least 1 frame", got=self.window, remedy="Raise `window`.")

@@ -19,7 +19,8 @@ from worldsim.errors import UnknownNameError
 from worldsim.nn.blocks import HALVES, PARTS, Block, DenseLayout, Layout, PackedLayout, StepLayout, modulate
 from worldsim.nn.cache import RingCache
 from worldsim.nn.compiled import CompiledSteps
-from worldsim.nn.ends import Entrance, Outcome
+from worldsim.nn.ends import Entrance
+from worldsim.nn.outcomes import Outcome
 from worldsim.nn.passes import Clip, Clips, Conditions, Output, Plan, Record, TextKeys, TimeMask, check_clips
 from worldsim.nn.rope import temporal_rotation
 from worldsim.text import TextEncoder
@@ -54,7 +55,7 @@ class VideoDiT(Entrance):
         self.norm_out = nn.LayerNorm(d, eps=1e-6, elementwise_affine=False)
         self.modulation_out = nn.Sequential(nn.SiLU(), nn.Linear(d, 2 * d))
         self.unpatchify = nn.Linear(d, config.latent_channels * config.patch**2)
-        self.outcome = Outcome(d) if config.heads_out else None
+        self.outcome = Outcome(d, config.reward_bins) if config.heads_out else None
         self.compiled: CompiledSteps | None = None
         self._initialise()
 
@@ -266,8 +267,15 @@ class VideoDiT(Entrance):
 
     def outcomes(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Reward and termination logit of frames seen clean: (B, F, N, D) to two (B, F)."""
+        return self._heads()(hidden)
+
+    def outcome_losses(self, hidden: Tensor, rewards: Tensor, terminated: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses of each frame's reward and termination, two (B, F); see `Outcome.losses`."""
+        return self._heads().losses(hidden, rewards, terminated)
+
+    def _heads(self) -> Outcome:
         assert self.outcome is not None, "the model has no outcome heads"
-        return self.outcome(hidden)
+        return self.outcome
 
     def _enter(self, latents: Tensor, levels: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens (B, F, N, D), the rotation of their places in the frame, and the condition of each frame (B, F, D)."""

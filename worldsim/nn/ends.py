@@ -1,4 +1,4 @@
-"""What stands before and after the blocks: how latents and conditions enter; the heads of reward and termination.
+"""What stands before the blocks: how latents and conditions enter.
 
 Shape legend: B sequences, F latent frames, C latent channels, h x w latent grid, N tokens of a frame, D width.
 """
@@ -126,18 +126,3 @@ class Entrance(nn.Module):
             c = c + action
         camera = self.embed_camera(conditions)
         return c if camera is None else c + camera
-
-
-class Outcome(nn.Module):
-    """Reward and termination of a frame from the mean and the maximum of its hidden tokens."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 2))
-
-    def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, F, N, D) to reward and termination logit, each (B, F)."""
-        x = self.norm(hidden)
-        out = self.mlp(torch.cat((x.mean(dim=2), x.amax(dim=2)), dim=-1))
-        return out[..., 0], out[..., 1]

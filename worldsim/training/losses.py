@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from worldsim.nn.masks import two_stream_mask
@@ -241,12 +240,10 @@ def _denoising_loss(
 def _outcome_loss(
     model: VideoDiT, hidden: Tensor, batch: LatentBatch, config: DynamicsConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    reward, logit = (x.float() for x in model.outcomes(hidden))
+    reward, ended = model.outcome_losses(hidden, batch.rewards, batch.terminated)
     known = batch.known.float()
     count = known.sum().clamp(min=1.0)
-    reward_loss = ((reward - batch.rewards).square() * known).sum() / count
-    ended = F.binary_cross_entropy_with_logits(logit, batch.terminated.float(), reduction="none")
-    termination_loss = (ended * known).sum() / count
+    reward_loss, termination_loss = (reward * known).sum() / count, (ended * known).sum() / count
     loss = config.reward_weight * reward_loss + config.termination_weight * termination_loss
     return loss, {"reward": reward_loss.detach(), "termination": termination_loss.detach()}
 

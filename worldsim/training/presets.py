@@ -23,50 +23,37 @@ _NEXT_FRAME = DynamicsConfig(
 
 def bounce(data: Data) -> TrainConfig:
     """The shipped 2D world: 64 x 64 pixels at 10 frames/s, small enough to train on a CPU core."""
-    return TrainConfig(
-        data=data,
-        tokenizer=TokenizerConfig(latent_channels=8, width=64, encoder_depth=1, decoder_depth=1),
-        model=ModelConfig(
-            latent_channels=8,
-            patch=1,
-            width=128,
-            depth=6,
-            heads=4,
-            window=16,
-            text=TextConfig(),
-            prediction="velocity",
-            source="previous",
-            source_noise=0.05,
-        ),
-        tokenizer_optimiser=OptimiserConfig(steps=2500, batch_size=16, rate=2e-3),
-        optimiser=OptimiserConfig(steps=1460, batch_size=8, method="muon", rate=3e-3, warmup=50, ema=0.98),
-        dynamics=_NEXT_FRAME,
-    )
+    return _next_frame_world(data, latent_channels=8, window=16, steps=1460)
 
 
 def room(data: Data) -> TrainConfig:
-    """The shipped 3D world: 64 x 64 pixels, textured, with a longer window so that what was seen is remembered.
+    """The shipped 3D world: 64 x 64 pixels, textured, with a longer window so that what was seen is remembered."""
+    return _next_frame_world(data, latent_channels=16, window=24, steps=4000)
 
-    A textured view in motion is hard to reproduce and easy to change: a token is one latent cell, and the network
-    predicts the way from the frame before (docs/training.md has the figures).
+
+def _next_frame_world(data: Data, *, latent_channels: int, window: int, steps: int) -> TrainConfig:
+    """A token is one latent cell, and the network predicts the way from the frame before.
+
+    A view in motion is hard to reproduce and easy to change (docs/training.md has the figures).
     """
     return TrainConfig(
         data=data,
-        tokenizer=TokenizerConfig(latent_channels=16, width=64, encoder_depth=1, decoder_depth=1),
+        tokenizer=TokenizerConfig(latent_channels=latent_channels, width=64, encoder_depth=1, decoder_depth=1),
         model=ModelConfig(
-            latent_channels=16,
+            latent_channels=latent_channels,
             patch=1,
             width=128,
             depth=6,
             heads=4,
-            window=24,
+            window=window,
             text=TextConfig(),
+            reward_bins=63,
             prediction="velocity",
             source="previous",
             source_noise=0.05,
         ),
         tokenizer_optimiser=OptimiserConfig(steps=2500, batch_size=16, rate=2e-3),
-        optimiser=OptimiserConfig(steps=1800, batch_size=8, rate=1.5e-3, warmup=50, ema=0.98),
+        optimiser=OptimiserConfig(steps=steps, batch_size=8, method="muon", rate=3e-3, warmup=50, ema=0.98),
         dynamics=_NEXT_FRAME,
     )
 

@@ -127,8 +127,14 @@ def _resolved(config: TrainConfig, corpus: Corpus, start: Checkpoint | None) -> 
             got=f"a dataset with {corpus.action_space}",
             remedy="Record with the same actions, or train a new world.",
         )
-    # The shape is the checkpoint's; where paths begin can be learned anew.
-    model = replace(start.model.config, source=config.model.source, source_noise=config.model.source_noise)
+    # The shape is the checkpoint's; where paths begin and how rewards are said can be learned anew.
+    wanted = config.model
+    model = replace(
+        start.model.config,
+        source=wanted.source,
+        source_noise=wanted.source_noise,
+        reward_bins=wanted.reward_bins if start.model.config.heads_out else 0,
+    )
     return replace(config, model=model, tokenizer=start.tokenizer.config)
 
 
@@ -180,6 +186,14 @@ def _shared_latents(
     return [np.load(run.path / name, mmap_mode="r") for name in names]
 
 
+def _take_over(model: VideoDiT, start: VideoDiT) -> None:
+    """Gives the model the weights of another of its shape; outcome heads of another shape stay as they began."""
+    weights = start.state_dict()
+    if model.config.reward_bins != start.config.reward_bins:
+        weights |= {k: v for k, v in model.state_dict().items() if k.startswith("outcome.")}
+    model.load_state_dict(weights)
+
+
 def _train_dynamics(
     config: TrainConfig,
     sources: Sequence[LatentSource],
@@ -194,7 +208,7 @@ def _train_dynamics(
     torch.manual_seed(config.seed + 1)  # initial weights
     model = VideoDiT(config.model)
     if start is not None:
-        model.load_state_dict(start.model.state_dict())
+        _take_over(model, start.model)
     model = model.to(device)
     if config.compile:
         model.compile_blocks()

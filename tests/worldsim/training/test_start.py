@@ -36,6 +36,18 @@ def test_a_run_goes_on_from_a_checkpoint(config: TrainConfig, tmp_path: Path) ->
     assert new.meta["training"]["start"] == str(first)
 
 
+def test_heads_that_say_rewards_otherwise_are_learned_anew(config: TrainConfig, tmp_path: Path) -> None:
+    first = train(config, out=tmp_path / "first", show_progress=False)
+    slow = replace(config.optimiser, steps=1, rate=1e-9, warmup=0)
+    model = replace(config.model, reward_bins=41)
+    second = train(replace(config, start=str(first), optimiser=slow, model=model), out=tmp_path / "second")
+    old, new = load_checkpoint(first).model, load_checkpoint(second).model
+    assert new.config == replace(old.config, reward_bins=41)
+    for name, weight in old.state_dict().items():
+        if not name.startswith("outcome."):
+            torch.testing.assert_close(new.state_dict()[name], weight, rtol=0, atol=1e-7)
+
+
 def test_other_actions_are_refused(config: TrainConfig, tmp_path: Path) -> None:
     first = train(config, out=tmp_path / "first", show_progress=False)
     room = tmp_path / "room"
