@@ -1,6 +1,5 @@
-"""The simulator against recomputation without any cache, and everything that a caller may do wrong."""
+"""The simulator: seeds, batches, branches, states, and what a step returns."""
 
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,218 +8,31 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
-from tiny_worlds import MODEL, SIZE, WINDOW, checkpoint, pixels, randomised, simulator, told
+from tiny_worlds import FRAMES, SIZE, TOLERANCE, WINDOW, checkpoint, latents_of_run, pixels, randomised, simulator
 
 from worldsim.checkpoint import save_checkpoint
-from worldsim.errors import ActionError, ConfigError, FramesError, StateError, TextError
 from worldsim.nn.masks import causal_mask
-from worldsim.noise import clean_from_prediction, mix
-from worldsim.sampler import level_grid, sample
+from worldsim.noise import mix
 from worldsim.sampling import Sampling
 from worldsim.simulator import Simulator, load
 from worldsim.state import State, frame_noise
 from worldsim.transformer import Conditions
 from worldsim.video import to_model
 
-# Networks compute a row of a batch, or a frame of a window, with other matrix shapes than alone; over a rollout the
-# rounding stays below this in latents of unit variance.
-TOLERANCE = 1e-4
-FRAMES = 3 * WINDOW
-
-
-def _rollout(sim, actions, *, frames=None, envs=None, text="a red ball", seed=3):
-    """Latents (B, T, C, h, w) and pictures of a run, the first frame included."""
-    state, first = sim.reset(frames=frames, text=text, seed=seed, num_envs=envs)
-    latents, pictures = [state.recent(1)[0][:, 0]], [first]
-    for action in actions:
-        step = sim.step(state, action)
-        state = step.state
-        latents.append(state.recent(1)[0][:, 0])
-        pictures.append(step.frames)
-    return torch.stack(latents, dim=1), np.stack(pictures, axis=1)
-
-
-def _uncached(sim, actions, *, text, seed):
-    """The latents (1, T, C, h, w) of the same run by full passes: over the whole past, or the window if refreshed."""
-    shape = (MODEL.latent_channels, SIZE[0] // 8, SIZE[1] // 8)
-    latents = torch.zeros(1, 0, *shape)
-    vectors = torch.cat((torch.zeros(1, 3), torch.eye(3)[np.concatenate(actions)]))[None]
-    for i in range(len(actions) + 1):
-        start = max(0, i - WINDOW + 1) if sim.sampling.cache == "exact" else 0
-        latents = torch.cat((latents, _next_by_full_passes(sim, latents, vectors, start, text, seed)), dim=1)
-    return latents
-
-
-def _next_by_full_passes(sim, latents, vectors, start, text, seed):
-    model, rule, path = sim.model, sim.sampling, sim.model.path
-    i, shape = latents.shape[1], latents.shape[2:]
-    context = latents[:, start:]
-    if rule.context_noise and rule.context_level and i > start:
-        noise = [frame_noise(torch.tensor([seed]), torch.tensor([j]), shape, stream=1) for j in range(start, i)]
-        context = mix(path, context, torch.stack(noise, dim=1), torch.full((1, i - start), rule.context_level))
-    positions = torch.arange(start, i + 1)
-    has_action = positions[None] > 0
-
-    def estimate(x, level, *, with_text=True, with_action=True):
-        levels = torch.full((1, len(positions)), rule.context_level)
-        levels[:, -1] = level
-        conditions = Conditions(
-            actions=vectors[:, start : i + 1],
-            has_action=has_action & with_action,
-            text=model.encode_text([text if with_text else None]),
-        )
-        mask = causal_mask(len(positions), WINDOW)
-        out = model(torch.cat((context, x), dim=1), levels, conditions, positions=positions, mask=mask)
-        return clean_from_prediction(path, model.config.prediction, out.prediction[:, -1:], x, level.expand(1, 1))
-
-    def denoise(x, level):
-        full = estimate(x, level)
-        by_text = full - estimate(x, level, with_text=False)
-        by_action = full - estimate(x, level, with_action=False)
-        return full + (rule.text_guidance - 1) * by_text + (rule.action_guidance - 1) * by_action
-
-    x = frame_noise(torch.tensor([seed]), torch.tensor([i]), shape)[:, None]
-    grid = level_grid(rule.steps if i else rule.first_steps, path)
-    return sample(denoise, x, grid, path, method=rule.method, damping=rule.damping)
-
-
-CASES = {
-    "rolling": Sampling(steps=2),
-    "rolling heun": Sampling(steps=2, first_steps=3, method="heun"),
-    "rolling guided": Sampling(steps=1, first_steps=2, text_guidance=2.0, action_guidance=1.7),
-    "rolling noised context": Sampling(steps=2, first_steps=5, context_level=0.2, damping=0.9),
-    "rolling told context": Sampling(steps=1, first_steps=1, context_level=0.2, context_noise=False),
-    "exact": Sampling(steps=2, first_steps=3, cache="exact"),
-    "exact guided": Sampling(steps=1, first_steps=2, cache="exact", text_guidance=1.5, action_guidance=0.0),
-    "exact noised context": Sampling(steps=2, first_steps=2, cache="exact", context_level=0.2),
-}
-
-
-@pytest.mark.parametrize("rule", CASES.values(), ids=CASES)
-def test_every_frame_equals_full_recomputation(rule):
-    """`rolling` equals a pass over the whole past under windowed attention, `exact` one over the window alone."""
-    sim = simulator(sampling=rule)
-    actions = [np.array([i % 3]) for i in range(FRAMES)]
-    found, _ = _rollout(sim, actions, envs=1)
-    expected = _uncached(sim, actions, text="a red ball", seed=3)
-    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
-
-
-@pytest.mark.parametrize("path", ["rectified_flow", "variance_preserving"])
-@pytest.mark.parametrize("prediction", ["x", "velocity", "noise"])
-def test_every_kind_of_model_equals_full_recomputation(path, prediction):
-    sim = simulator(sampling=Sampling(steps=3, first_steps=3), path=path, prediction=prediction)
-    actions = [np.array([1])] * (WINDOW + 2)
-    found, _ = _rollout(sim, actions, envs=1)
-    expected = _uncached(sim, actions, text="a red ball", seed=3)
-    # Estimates from noise divide by the signal, which nearly vanishes at level 1: compare in units of the result.
-    torch.testing.assert_close(found / expected.abs().amax(), expected / expected.abs().amax(), atol=TOLERANCE, rtol=0)
-
-
-def test_a_frame_that_nothing_precedes_takes_its_own_number_of_steps():
-    few, many = (simulator(sampling=Sampling(steps=1, first_steps=n)) for n in (1, 7))
-    passes = []
-    for sim in (few, many):
-        step, count = sim.model.step, []
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sim.model, "step", lambda *a, step=step, count=count: (count.append(1), step(*a))[1])
-            state, first = sim.reset(text="a red ball")
-            counts = [len(count)]
-            sim.step(state, np.array([0]))
-            counts.append(len(count) - counts[0])
-            sim.reset(frames=pixels(2))
-            counts.append(len(count) - sum(counts))
-        passes.append(counts)
-        np.testing.assert_array_equal(first[0], sim.rollout(text="a red ball", num_frames=0)[0])
-    assert passes == [[1, 1, 0], [7, 1, 0]]
-
-
-def test_exact_and_rolling_differ_once_the_window_slides():
-    actions = [np.array([0])] * FRAMES
-    rolling, _ = _rollout(simulator(sampling=Sampling(steps=1, first_steps=1)), actions, envs=1)
-    exact, _ = _rollout(simulator(sampling=Sampling(steps=1, first_steps=1, cache="exact")), actions, envs=1)
-    torch.testing.assert_close(rolling[:, :WINDOW], exact[:, :WINDOW], atol=TOLERANCE, rtol=0)
-    assert (rolling[:, WINDOW:] - exact[:, WINDOW:]).abs().max() > 100 * TOLERANCE
-
-
-SINKS = Sampling(steps=1, first_steps=2, sinks=2)
-
-
-def test_sinks_matter_once_the_window_slides():
-    actions = [np.array([i % 3]) for i in range(FRAMES)]
-    with_sinks, _ = _rollout(simulator(sampling=SINKS), actions, envs=1)
-    without, _ = _rollout(simulator(sampling=replace(SINKS, sinks=0)), actions, envs=1)
-    torch.testing.assert_close(with_sinks[:, :WINDOW], without[:, :WINDOW], atol=TOLERANCE, rtol=0)
-    assert (with_sinks[:, WINDOW:] - without[:, WINDOW:]).abs().max() > 100 * TOLERANCE
-
-
-def test_frames_given_beyond_a_window_with_sinks_are_as_good_as_frames_seen_one_by_one():
-    sim = simulator(sampling=SINKS)
-    state, _ = sim.reset(text="a red ball", seed=3)
-    latents, acts = [state.recent(1)[0]], [0, 1, 2] * WINDOW
-    for action in acts:
-        state = sim.step(state, np.array([action])).state
-        latents.append(state.recent(1)[0])
-    vectors = torch.cat((torch.zeros(1, 3), torch.eye(3)[acts]))[None]
-    known = torch.arange(len(latents))[None] > 0
-    blank = sim.dynamics.blank([3], ["a red ball"], (SIZE[0] // 8, SIZE[1] // 8), fingerprint=sim.fingerprint)
-    again = sim.dynamics.prefill(blank, torch.cat(latents, dim=1), told(sim.model, vectors, known))
-    torch.testing.assert_close(again.cache.keys, state.cache.keys, atol=TOLERANCE, rtol=0)
-    torch.testing.assert_close(again.cache.values, state.cache.values, atol=TOLERANCE, rtol=0)
-    assert torch.equal(again.frame, state.frame)
-
-
-@pytest.mark.parametrize("cache", ["rolling", "exact"])
-def test_given_frames_are_as_good_as_frames_seen_one_by_one(cache):
-    """Prefilling equals stepping: the next frame after given ones is that of a cache filled frame by frame."""
-    sim = simulator(sampling=Sampling(steps=2, cache=cache))
-    given, acts = pixels(1, WINDOW), np.array([2, 0, 1])
-    state, _ = sim.reset(frames=given, actions=acts, text="two boxes", seed=1)
-    with torch.inference_mode():
-        slow = sim.dynamics.blank([1], ["two boxes"], (4, 2), fingerprint=sim.fingerprint)
-        for i, latent in enumerate(sim.tokenizer.encode(to_model(given)).split(1, dim=1)):
-            controls = told(sim.model, torch.eye(3)[acts[i - 1]][None, None], torch.tensor([[i > 0]]))
-            slow = sim.dynamics.observe(slow, latent, controls)
-    for _ in range(3):
-        fast_step, slow_step = sim.step(state, np.array([1])), sim.step(slow, np.array([1]))
-        state, slow = fast_step.state, slow_step.state
-        torch.testing.assert_close(state.recent(1)[0], slow.recent(1)[0], atol=TOLERANCE, rtol=0)
-
-
-def test_long_given_videos_fill_the_window():
-    """With windowed attention any number of frames may be given."""
-    sim = simulator(sampling=Sampling(steps=1))
-    long = pixels(1, 5 * WINDOW)
-    state, last = sim.reset(frames=long)
-    assert state.frame.tolist() == [5 * WINDOW]
-    np.testing.assert_array_equal(last, long[:, -1])
-    assert torch.isfinite(sim.step(state, np.array([0])).state.latents).all()
-
 
 def test_a_run_repeats_bit_for_bit():
     sim = simulator()
     actions = [np.array([k % 3, 2]) for k in range(FRAMES)]
-    first, second = (_rollout(sim, actions, envs=2) for _ in range(2))
+    first, second = (latents_of_run(sim, actions, envs=2) for _ in range(2))
     assert torch.equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("rule", [CASES["rolling guided"], CASES["exact noised context"]], ids=["rolling", "exact"])
-def test_stepping_on_cuda_equals_stepping_on_the_cpu(rule, tmp_path):
-    save_checkpoint(checkpoint(), tmp_path / "world", card="A test.")
-    actions = [np.array([i % 3, 0]) for i in range(2 * WINDOW)]
-    here, _ = _rollout(load(tmp_path / "world", sampling=rule), actions, envs=2)
-    there, _ = _rollout(load(tmp_path / "world", sampling=rule, device="cuda"), actions, envs=2)
-    torch.testing.assert_close(there.cpu(), here, atol=10 * TOLERANCE, rtol=0)
-
-
 def test_seeds_make_the_difference():
     sim, actions = simulator(), [np.array([0, 0])] * 2
-    both, _ = _rollout(sim, actions, seed=[5, 6])
+    both, _ = latents_of_run(sim, actions, seed=[5, 6])
     assert not torch.isclose(both[0], both[1]).all()
-    same, _ = _rollout(sim, actions, seed=[5, 5])
+    same, _ = latents_of_run(sim, actions, seed=[5, 5])
     assert torch.equal(same[0], same[1])
 
 
@@ -229,9 +41,11 @@ def test_an_environment_of_a_batch_is_what_it_is_alone(rule):
     sim = simulator(sampling=rule)
     actions = [np.array([k % 3, 1, 2]) for k in range(FRAMES)]
     texts = ["a red ball", None, "two boxes"]
-    together, pictures = _rollout(sim, actions, text=texts, seed=[4, 9, 2])
+    together, pictures = latents_of_run(sim, actions, text=texts, seed=[4, 9, 2])
     for k in range(3):
-        alone, alone_pictures = _rollout(sim, [a[k : k + 1] for a in actions], text=[texts[k]], seed=[[4, 9, 2][k]])
+        alone, alone_pictures = latents_of_run(
+            sim, [a[k : k + 1] for a in actions], text=[texts[k]], seed=[[4, 9, 2][k]]
+        )
         torch.testing.assert_close(alone[0], together[k], atol=TOLERANCE, rtol=0)
         # A latent's rounding may move a pixel across the border between two of its 256 levels.
         difference = np.abs(alone_pictures[0].astype(int) - pictures[k].astype(int))
@@ -265,7 +79,7 @@ def test_the_future_and_the_neighbour_change_nothing():
         action[:] = 2 - action
     for action in changed[:4]:
         action[1] = 0
-    a, b = _rollout(sim, plain, envs=2)[0], _rollout(sim, changed, envs=2)[0]
+    a, b = latents_of_run(sim, plain, envs=2)[0], latents_of_run(sim, changed, envs=2)[0]
     assert torch.equal(a[0, :5], b[0, :5])
     assert not torch.isclose(a[0, 5:], b[0, 5:]).all()
     assert not torch.isclose(a[1, 1:5], b[1, 1:5]).all()
@@ -465,160 +279,3 @@ def test_the_fingerprint_tells_one_changed_weight():
     assert Simulator(replace(world, model=other)).fingerprint == simulator().fingerprint
     other.blocks[1].temporal_mlp[2].weight[0, 0] += 1e-3
     assert Simulator(replace(world, model=other)).fingerprint != simulator().fingerprint
-
-
-PLAIN = simulator()
-BAD_RESET = {
-    "float frames": ({"frames": pixels(2) / 255.0}, FramesError, "uint8"),
-    "a list": ({"frames": [1, 2]}, FramesError, "uint8"),
-    "no channels": ({"frames": pixels(2)[..., 0]}, FramesError, "uint8"),
-    "four channels": ({"frames": np.zeros((2, 16, 16, 4), np.uint8)}, FramesError, "uint8"),
-    "no frames": ({"frames": pixels(0)}, FramesError, "uint8"),
-    "odd size": ({"frames": np.zeros((2, 24, 16, 3), np.uint8)}, FramesError, "multiples of 16"),
-    "odd new size": ({"frame_size": (20, 16)}, FramesError, "16 x 16 or 32 x 16"),
-    "two sizes": ({"frames": pixels(2), "frame_size": (16, 16)}, FramesError, "(16, 16)"),
-    "actions without frames": ({"actions": np.array([1])}, ActionError, "without given frames"),
-    "too many actions": ({"frames": pixels(2), "actions": np.array([0, 1])}, ActionError, "1 actions between"),
-    "too few actions": ({"frames": pixels(3), "actions": np.array([0])}, ActionError, "2 actions between"),
-    "bad action": ({"frames": pixels(2), "actions": np.array([3])}, ActionError, "Discrete(3)"),
-    "rows of actions": ({"frames": pixels(2), "actions": np.zeros((2, 1), int)}, ActionError, "each of 1"),
-    "numbers for text": ({"text": [3]}, TextError, "str"),
-    "long text": ({"text": "a b c d e f g"}, TextError, "at most 6"),
-    "no environments": ({"num_envs": 0}, StateError, "at least 1"),
-    "half an environment": ({"num_envs": 1.5}, StateError, "at least 1"),
-    "three and two": ({"text": ["a", "b"], "num_envs": 3}, StateError, "agree"),
-    "frames and seeds": ({"frames": pixels(2, 1), "seed": [1, 2, 3]}, StateError, "agree"),
-    "half a seed": ({"seed": [0.5]}, StateError, "64-bit"),
-    "no seed": ({"seed": None}, StateError, "64-bit"),
-    "a number for text": ({"text": 3}, TextError, "str"),
-    "half a size": ({"frame_size": 16}, FramesError, "(height, width)"),
-    "a negative size": ({"frame_size": (-16, 16)}, FramesError, "(height, width)"),
-    "a large seed": ({"seed": 2**63}, StateError, "64-bit"),
-}
-
-
-@pytest.mark.parametrize(("arguments", "error", "message"), BAD_RESET.values(), ids=BAD_RESET)
-def test_bad_resets_are_named(arguments, error, message):
-    with pytest.raises(error, match=re.escape(message)):
-        PLAIN.reset(**arguments)
-
-
-def test_a_model_without_text_refuses_text():
-    sim = simulator(text=None)
-    with pytest.raises(TextError, match="without a text encoder"):
-        sim.reset(text="a red ball")
-    state, _ = sim.reset(text=[None, None])
-    assert sim.step(state, np.array([0, 1])).frames.shape == (2, *SIZE, 3)
-
-
-def test_a_model_that_must_be_refreshed_refuses_a_longer_context():
-    sim = simulator(sampling=Sampling(cache="exact"))
-    with pytest.raises(FramesError, match=f"at most {WINDOW}"):
-        sim.reset(frames=pixels(WINDOW + 1))
-
-
-BAD_STEP = {
-    "too large": np.array([0, 3]),
-    "one action": np.array([0]),
-    "three actions": np.array([0, 1, 2]),
-    "no axis": np.array(1),
-    "halves": np.array([0.5, 1.0]),
-    "NaN": np.array([np.nan, 1.0]),
-    "words": np.array(["left", "right"]),
-    "a mapping": {"go": 1},
-}
-
-
-@pytest.mark.parametrize("actions", BAD_STEP.values(), ids=BAD_STEP)
-def test_bad_actions_are_named(actions):
-    state, _ = PLAIN.reset(num_envs=2)
-    with pytest.raises(ActionError):
-        PLAIN.step(state, actions)
-
-
-def test_a_world_without_actions_takes_none():
-    sim = simulator(action_dim=0)
-    state, _ = sim.reset()
-    assert sim.step(state, None).frames.shape == (1, *SIZE, 3)
-    for call in (lambda: sim.step(state, np.array([0])), lambda: sim.rollout(actions=[0, 1])):
-        with pytest.raises(ActionError, match="takes None"):
-            call()
-    with pytest.raises(ActionError, match="takes None"):
-        sim.reset(frames=pixels(2), actions=np.array([0]))
-
-
-def test_what_is_no_state_device_or_video_is_named():
-    with pytest.raises(StateError, match="a state of this model"):
-        PLAIN.step(None, np.array([0]))
-    with pytest.raises(FramesError, match="one video"):
-        PLAIN.rollout(frames=pixels(2, 2), num_frames=1)
-    for device in ("moon", "cuda:99"):
-        with pytest.raises(ConfigError, match="a device that is here"):
-            Simulator(PLAIN.checkpoint, device=device)
-
-
-@pytest.mark.parametrize(
-    "arguments", [{}, {"actions": np.array([0, 1]), "num_frames": 3}, {"num_frames": -1}, {"actions": np.array(1)}]
-)
-def test_bad_rollouts_are_named(arguments):
-    with pytest.raises(ActionError):
-        PLAIN.rollout(**arguments)
-
-
-def test_states_of_other_models_or_guidance_are_refused():
-    state, _ = simulator(seed=9).reset()
-    for call in (lambda: PLAIN.step(state, np.array([0])), lambda: PLAIN.observe(state)):
-        with pytest.raises(StateError, match="a state of this model"):
-            call()
-    text, action = (simulator(sampling=Sampling(**{k: 2.0})) for k in ("text_guidance", "action_guidance"))
-    with pytest.raises(StateError, match="guidance"):
-        text.step(action.reset()[0], np.array([0]))
-
-
-def test_sinks_are_kept_with_the_state(tmp_path):
-    sim = simulator(sampling=SINKS)
-    state, _ = sim.reset(num_envs=2)
-    assert State.load(state.save(tmp_path / "state.safetensors")).cache.sinks == 2
-    with pytest.raises(StateError, match="2 attention sinks"):
-        sim.step(PLAIN.reset(num_envs=2)[0], np.array([0, 0]))
-    with pytest.raises(StateError, match="one model"):
-        State.join([state, PLAIN.reset()[0]])
-    with pytest.raises(ConfigError, match="fewer sinks than the window"):
-        simulator(sampling=replace(SINKS, sinks=WINDOW))
-
-
-def test_a_blank_state_has_nothing_to_observe():
-    blank = PLAIN.dynamics.blank([0], [None], (4, 2), fingerprint=PLAIN.fingerprint)
-    with pytest.raises(StateError, match="seen a frame"):
-        PLAIN.observe(blank)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"steps": 0},
-        {"steps": 1.5},
-        {"context_level": 1.0},
-        {"damping": 0.0},
-        {"first_steps": 0},
-        {"sinks": -1},
-        {"sinks": 1, "cache": "exact"},
-        {"text_guidance": float("nan")},
-        {"method": "magic"},
-        {"cache": "none"},
-    ],
-)
-def test_bad_sampling_is_refused(options):
-    with pytest.raises(ConfigError):
-        Sampling(**options)
-
-
-def test_heun_is_refused_before_any_frame():
-    with pytest.raises(ConfigError, match="DDIM"):
-        simulator(path="variance_preserving", sampling=Sampling(method="heun"))
-
-
-@pytest.mark.parametrize("options", [{"levels": ()}, {"levels": (0.0,)}, {"levels": (1.5,)}, {"draws": 0}])
-def test_bad_surprise_is_refused(options):
-    with pytest.raises(ConfigError, match="levels in"):
-        PLAIN.surprise(pixels(2), **options)

@@ -18,10 +18,15 @@ from worldsim.transformer import VideoDiT
 
 WINDOW = 4
 CAMERA_RANGE = (0.0, 0.2, 0.1, 0.5, 0.0, 1.0)
+FRAMES = 3 * WINDOW  # of a run that leaves its window behind
 SIZE = (32, 16)  # height, width; 2 x 1 patches
 TEXT = TextConfig(buckets=64, max_tokens=6, slots=3)
 MODEL = ModelConfig(latent_channels=4, width=16, depth=2, heads=2, window=WINDOW, action_dim=3, text=TEXT)
 TOKENIZER = TokenizerConfig(latent_channels=4, width=8, encoder_depth=1, decoder_depth=1)
+
+# Networks compute a row of a batch, or a frame of a window, with other matrix shapes than alone; over a rollout the
+# rounding stays below this in latents of unit variance.
+TOLERANCE = 1e-4
 
 
 def randomised(module: torch.nn.Module, seed: int = 0) -> Any:
@@ -71,3 +76,15 @@ def told(network: VideoDiT, actions: torch.Tensor, known: torch.Tensor | None = 
 def pixels(*shape: int, seed: int = 0) -> np.ndarray:
     """Random frames (*shape, H, W, 3)."""
     return np.random.default_rng(seed).integers(0, 256, (*shape, *SIZE, 3), dtype=np.uint8)
+
+
+def latents_of_run(sim, actions, *, frames=None, envs=None, text="a red ball", seed=3):
+    """Latents (B, T, C, h, w) and pictures of a run, the first frame included."""
+    state, first = sim.reset(frames=frames, text=text, seed=seed, num_envs=envs)
+    latents, pictures = [state.recent(1)[0][:, 0]], [first]
+    for action in actions:
+        step = sim.step(state, action)
+        state = step.state
+        latents.append(state.recent(1)[0][:, 0])
+        pictures.append(step.frames)
+    return torch.stack(latents, dim=1), np.stack(pictures, axis=1)
