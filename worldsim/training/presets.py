@@ -80,67 +80,40 @@ def second_phase(config: TrainConfig, start: str) -> TrainConfig:
 
     In the manner of self-forcing (Huang et al. 2025), the past that a frame is denoised from is often the model's own,
     made in one or two passes of one step from pure noise, and most of the loss lies on that step. More passes lead away
-    from the frames that are to be predicted, and teach to fade; noise on the past teaches to mend it. Paths begin at
-    the frame before, windows rich in events come more often, and some updates are for first frames alone.
+    from the frames that are to be predicted, and teach to fade; noise on the past teaches to mend it. Windows are
+    longer than the model's own, as those of a rollout are, and fewer, so that an update has as many frames as before.
+    Paths begin at the frame before, windows rich in events come more often, and some updates are for first frames
+    alone.
 
     Args:
         config: The first phase.
         start: Its checkpoint.
     """
+    first, length = config.optimiser, config.model.window + 2
+    frames = first.batch_size * config.dynamics.length
     return replace(
         config,
         start=start,
         model=replace(config.model, source="previous"),
-        optimiser=replace(config.optimiser, steps=2200, decay=0.7),
+        optimiser=replace(
+            first, steps=4600, batch_size=-(-frames // length), rate=first.rate * 2 / 3, warmup=30, decay=0.35
+        ),
         dynamics=replace(
             config.dynamics,
+            length=length,
             pure_noise=0.8,
             weight_floor=0.8,
             context_noise=0.3,
             feedback=0.5,
             feedback_depth=2,
             events=0.3,
-            reward_weight=2.0,
-            first_frames=0.25,
-        ),
-    )
-
-
-def _bounce_second_phase(config: TrainConfig, start: str) -> TrainConfig:
-    """As `second_phase`, over windows longer than the model's own."""
-    later = second_phase(config, start)
-    return replace(
-        later,
-        optimiser=replace(later.optimiser, batch_size=4, rate=2e-3, warmup=20),
-        dynamics=replace(later.dynamics, length=18),
-    )
-
-
-def _room_second_phase(config: TrainConfig, start: str) -> TrainConfig:
-    """As `second_phase`, over longer windows and with more of the model's own past: a blurred view blurs the next."""
-    return replace(
-        config,
-        start=start,
-        optimiser=replace(config.optimiser, steps=940, batch_size=4, rate=1e-3, decay=0.4),
-        dynamics=replace(
-            config.dynamics,
-            length=18,
-            pure_noise=0.8,
-            context_noise=0.1,
-            feedback=0.7,
-            feedback_depth=6,
-            events=0.2,
             reward_weight=0.3,
+            first_frames=0.33,
         ),
     )
 
 
 PRESETS: dict[str, Callable[[Data], TrainConfig]] = {"bounce": bounce, "room": room, "tiny": tiny}
-# Of the presets whose second phase is not `second_phase`.
-_SECOND_PHASES: dict[str, Callable[[TrainConfig, str], TrainConfig]] = {
-    "bounce": _bounce_second_phase,
-    "room": _room_second_phase,
-}
 
 
 def preset(name: str, data: Data, *, start: str | None = None) -> TrainConfig:
@@ -154,4 +127,4 @@ def preset(name: str, data: Data, *, start: str | None = None) -> TrainConfig:
     first = PRESETS[name](data)
     if start is None:
         return first
-    return _SECOND_PHASES.get(name, second_phase)(first, start)
+    return second_phase(first, start)
