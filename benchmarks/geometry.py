@@ -9,13 +9,14 @@ import argparse
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
 
 from envs.room.violations import pair
 from eval.clip import Clip
+from eval.geometry.colours import compare_colours
 from eval.geometry.known_depth import check_pair, views
 from eval.geometry.known_pose import sweep_clip
 from eval.geometry.objects import check_slide, faces
@@ -67,14 +68,14 @@ def object_pairs_per_s(clip: Clip, repeats: int) -> float:
     return repeats * (len(seen) - 1) / cpu_s(work)
 
 
-def plane_sweep_pairs_per_s(clip: Clip) -> float:
-    """Pairs that `sweep_clip` measures per processor second."""
+def swept_pairs_per_s(measure: Callable[..., Iterator[object]], clip: Clip) -> float:
+    """Pairs that `sweep_clip` or `compare_colours` measures per processor second."""
     poses, K = clip.truth["world_from_camera"], check_intrinsics(clip.truth["K"])
     count = 0
 
     def work() -> None:
         nonlocal count
-        count = sum(1 for _ in sweep_clip(clip.frames, poses, K))
+        count = sum(1 for _ in measure(clip.frames, poses, K))
 
     spent = cpu_s(work)
     return count / spent
@@ -99,8 +100,10 @@ def main() -> None:
         ),
         "object_pairs_per_cpu_s_64px": round(object_pairs_per_s(small, options.repeats), 1),
         "known_depth_pairs_per_cpu_s_256px": round(known_depth_pairs_per_s(filmed(256, 8), 1), 1),
-        "plane_sweep_pairs_per_cpu_s_64px": round(plane_sweep_pairs_per_s(small), 1),
-        "plane_sweep_pairs_per_cpu_s_128px": round(plane_sweep_pairs_per_s(filmed(128, 10)), 1),
+        "plane_sweep_pairs_per_cpu_s_64px": round(swept_pairs_per_s(sweep_clip, small), 1),
+        "plane_sweep_pairs_per_cpu_s_128px": round(swept_pairs_per_s(sweep_clip, filmed(128, 10)), 1),
+        "photo_consistency_pairs_per_cpu_s_64px": round(swept_pairs_per_s(compare_colours, small), 1),
+        "photo_consistency_pairs_per_cpu_s_128px": round(swept_pairs_per_s(compare_colours, filmed(128, 10)), 1),
     }
     if is_available():
         large = filmed(256, 10)
@@ -109,10 +112,11 @@ def main() -> None:
         figures["sfm_10_frames_256px_wall_s"] = round(time.perf_counter() - start, 2)
         figures["sfm_10_frames_256px_cpu_s"] = round(time.process_time() - spent, 2)
         figures["sfm_registered"] = int(model.registered.sum())
-    plane_sweep_pairs_per_s(small)
-    before = peak_mib()
-    plane_sweep_pairs_per_s(filmed(64, 96))
-    figures["plane_sweep_growth_mib_24_to_96_frames"] = round(peak_mib() - before, 1)
+    for name, measure in {"plane_sweep": sweep_clip, "photo_consistency": compare_colours}.items():
+        swept_pairs_per_s(measure, small)
+        before = peak_mib()
+        swept_pairs_per_s(measure, filmed(64, 96))
+        figures[f"{name}_growth_mib_24_to_96_frames"] = round(peak_mib() - before, 1)
     print(json.dumps(figures, indent=1))
 
 
