@@ -5,9 +5,13 @@ stands still. So no flow is looked for here. Two frames, warped onto each other 
 motion, show the same points of its surface; a part of it looks different by some grey levels, and the steepest gradient
 in it tells by how many pixels it must have slid *at least* to look so different. Frames far apart make a slow slide
 large.
+
+What a codec does to texture passes for a slide too, and no model of noise tells the two apart. The still room does: it
+went through the same codec, so what its texture seems to slide by is taken off.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -23,23 +27,21 @@ from eval.geometry.known_depth import (
     views,
 )
 from eval.geometry.pose import unproject
+from eval.geometry.shift import LEAST_PIXELS, least_shift
 from eval.score import Measurement, Unmeasurable, evaluator
 from eval.uncertainty import standard_error
 
-# Pictures are smoothed by a Gaussian of this many pixels: what two samplings of one surface disagree on lies above it.
-SOFT_PX = 1.0
-# What a Gaussian of that width leaves of white noise, over what it takes away: sqrt(a / (1 - 2b + a)), where
-# a = 1 / (4 pi s^2) and b = 1 / (2 pi s^2) are the sum of its squares and its centre.
-_NOISE_LEFT = 0.32
-_WINDOW = 9
-# Fewer pixels than these, or fewer gradients among them, make no window.
-_LEAST_PIXELS, _LEAST_GRADIENTS = 12, 4
 # Grey levels per pixel, at a shorter side of 256, that a tested part shows after smoothing.
 _TEXTURE_LEVELS_PER_PX = 0.7
 # Surfaces whose normal turns by more within a pixel have an edge there, where colours mix.
 _CREASE_RAD = np.radians(30.0)
-# A frame is named as offending from this share of one object's tested pixels on, if there are as many of them.
-OFFENDING_SHARE, OFFENDING_PIXELS = 0.6, 50
+# A frame is named as offending from this share of one object's tested pixels on, if there are as many of them: beyond
+# what the room shows, true objects reach an eighth.
+OFFENDING_SHARE, OFFENDING_PIXELS = 0.3, 50
+# The room seems to slide by this quantile of what its parts show, over as many pairs, if as many pixels can be tested.
+_ROOM_QUANTILE, _ROOM_PAIRS, _ROOM_PIXELS = 0.99, 12, 500
+# Beyond this, at a shorter side of 256, it is the room that is broken, and excuses nothing more.
+MAX_ROOM_PX = 2.0
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
@@ -139,35 +141,44 @@ def check_slide(target: Faces, source: Faces, K: np.ndarray, *, least_texture: f
     )
 
 
-def least_shift(a: np.ndarray, b: np.ndarray, mask: np.ndarray, least_texture: float) -> np.ndarray:
-    """By how many pixels texture must have slid, at least, for two pictures of a face to differ as they do.
-
-    In a window, b is fitted to a by a gain and an offset, so light that changes evenly costs nothing. What is left,
-    less what the pictures' own noise explains, over the steepest gradient of either, is the least shift: no texture
-    changes by more than shift times gradient. Noise is what smoothing removes from the difference, taken as white.
+def room_px(
+    seen: Sequence[View], pairs: Sequence[tuple[int, int]], K: np.ndarray, *, least_texture: float = 0.0
+) -> float:
+    """By how much the texture of what belongs to no object seems to slide: the error of the measure in this video.
 
     Args:
-        a: (H, W, C) float32.
-        b: (H, W, C) float32.
-        mask: (H, W) bool, the pixels of the face in both.
-        least_texture: Root of the mean square gradient, along the steepest direction, that a tested window shows.
+        seen: The views.
+        pairs: Indices of the views to compare, target last.
+        K: (3, 3), pixels.
+        least_texture: As in `check_slide`.
 
     Returns:
-        (H, W) float32, NaN where not tested.
+        A high quantile, in pixels at a shorter side of 256, at most `MAX_ROOM_PX`; 0 where too little can be tested.
     """
-    inside = mask.astype(np.float32)
-    count = _sums(inside)
-    smooth_a, smooth_b = _smooth(a, inside), _smooth(b, inside)
-    noise = _noise(a, b, smooth_a, smooth_b, mask)
-    a_variance, b_variance, covariance = _moments(smooth_a, smooth_b, inside, count)
-    alike = np.maximum(covariance, 0.0) ** 2 / np.maximum(a_variance * b_variance, 1e-9)
-    left = (1.0 - np.minimum(alike, 1.0)) * np.maximum(a_variance, b_variance)
-    core = cv2.erode(inside, _SQUARE)
-    gradients = _sums(core)
-    steepest = np.maximum(_steepest(smooth_a, core, gradients), _steepest(smooth_b, core, gradients))
-    tested = mask & (count >= _LEAST_PIXELS) & (gradients >= _LEAST_GRADIENTS) & (steepest > least_texture**2)
-    slid = np.sqrt(np.maximum(left - noise, 0.0) / np.maximum(steepest, 1e-9))
-    return np.where(tested, slid, np.float32(np.nan))
+    ready: dict[int, Faces] = {}
+    found = []
+    for a, b in pairs:
+        for i in (a, b):
+            if i not in ready:
+                ready[i] = faces(_room_as_object(seen[i]), K)
+        least_px = check_slide(ready[b], ready[a], K, least_texture=least_texture).least_px
+        found.append(least_px[np.isfinite(least_px)])
+    slid = np.concatenate(found)
+    return min(float(np.quantile(slid, _ROOM_QUANTILE)), MAX_ROOM_PX) if len(slid) >= _ROOM_PIXELS else 0.0
+
+
+def _room_as_object(view: View) -> View:
+    """The view with the background as its only object, in a slot of its own that rests; objects are the background."""
+    assert view.segmentation is not None
+    poses = np.zeros((0, 4, 4)) if view.world_from_object is None else view.world_from_object
+    # A slot that no object has, though it be named without a pose: movers shade what has another slot than their own.
+    slot = max(len(poses), int(view.segmentation.max())) + 1
+    rest = np.tile(np.eye(4), (slot - len(poses), 1, 1))
+    return replace(
+        view,
+        segmentation=np.where(view.segmentation == 0, slot, 0),
+        world_from_object=np.concatenate([poses, rest]),
+    )
 
 
 @evaluator(
@@ -177,7 +188,7 @@ def least_shift(a: np.ndarray, b: np.ndarray, mask: np.ndarray, least_texture: f
     better="lower",
     needs=("depth_m", "world_from_camera", "K", "segmentation"),
     claims=("object_popping", "texture_swim_object"),
-    version=4,
+    version=5,
 )
 def object_flow(
     clip: Clip, *, threshold_px: float = 1.0, gaps: tuple[int, ...] = (1, 2, 4, 8), max_pairs: int = 200
@@ -185,12 +196,13 @@ def object_flow(
     """Share of the pixels of objects whose texture slid, or became another, since an earlier frame.
 
     A pixel's width around each face of an object is left out, where colours mix. An object counts as moving where its
-    `world_from_object` says so.
+    `world_from_object` says so. What the still room's own texture seems to slide by, in the same video, is taken off:
+    noise, compression and sampling touch both.
 
     Args:
         clip: With depth, poses, intrinsics and segmentation.
-        threshold_px: Least shift that counts, in pixels at a shorter side of 256. Two samplings of one surface rarely
-            disagree by more than a quarter of a pixel, which is this at 64 pixels.
+        threshold_px: Least shift, beyond what the room shows, that counts, in pixels at a shorter side of 256. Two
+            samplings of one surface rarely disagree by more than a quarter of a pixel, which is this at 64 pixels.
         gaps: Frame distances of the compared pairs; slow slides show in the long ones.
         max_pairs: At most this many pairs, evenly spread.
     """
@@ -203,16 +215,20 @@ def object_flow(
         needed = needed if needed > guards.TEXTURE_LEVELS_PER_PX else 0.0
         ready = [faces(view, K) for view in seen]
         checks = {(a, b): check_slide(ready[b], ready[a], K, least_texture=needed) for a, b in pairs}
+        control = [pairs[i] for i in guards.spread(len(pairs), _ROOM_PAIRS)]
+        room = room_px(seen, control, K, least_texture=needed)
     require_motion([check.motion_px for check in checks.values() if np.isfinite(check.motion_px)])
-    return _pooled(checks, len(clip), threshold_px)
+    return _pooled(checks, len(clip), threshold_px, room)
 
 
-def _pooled(checks: dict[tuple[int, int], SlideCheck], num_frames: int, threshold_px: float) -> Measurement:
+def _pooled(
+    checks: dict[tuple[int, int], SlideCheck], num_frames: int, threshold_px: float, room: float
+) -> Measurement:
     """Over pixels, not pairs: one in which an object shows three pixels must not weigh as much as one with hundreds."""
     slots = max(int(check.segmentation.max()) for check in checks.values())
     counts = np.zeros((num_frames, 2, slots))
     for (_, frame), check in checks.items():
-        counts[frame] += check.counts(threshold_px, slots)
+        counts[frame] += check.counts(threshold_px + room, slots)
     tested, above = counts.sum(axis=2).T
     if not tested.any():
         raise Unmeasurable("insufficient", "no object shows texture enough, and the same part of itself, twice")
@@ -230,6 +246,7 @@ def _pooled(checks: dict[tuple[int, int], SlideCheck], num_frames: int, threshol
         details={
             "pairs": len(checks),
             "pixels": int(tested.sum()),
+            "room_px": room,
             "commanded_motion_px": float(np.nanmedian([check.motion_px for check in checks.values()])),
         },
     )
@@ -252,7 +269,7 @@ def _parts(shown: np.ndarray, view: View) -> list[tuple[tuple[slice, slice], np.
         )
         for part in range(1, count):
             left, top, width, height, pixels = stats[part]
-            if pixels >= _LEAST_PIXELS:
+            if pixels >= LEAST_PIXELS:
                 box = np.s_[top : top + height, left : left + width]
                 found.append((box, labels[box] == part))
     return found
@@ -263,54 +280,3 @@ def _interior(view: View) -> np.ndarray:
     assert view.segmentation is not None
     labels = view.segmentation.astype(np.float32)
     return (labels > 0) & (cv2.erode(labels, _SQUARE) == labels) & (cv2.dilate(labels, _SQUARE) == labels)
-
-
-def _smooth(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """A Gaussian that looks at pixels of the mask (H, W) float32 alone."""
-    weight = cv2.GaussianBlur(inside, (0, 0), SOFT_PX)
-    blurred = cv2.GaussianBlur(image * inside[..., None], (0, 0), SOFT_PX)
-    return blurred.reshape(image.shape) / np.maximum(weight, 1e-6)[..., None]
-
-
-def _sums(values: np.ndarray) -> np.ndarray:
-    """Sums over windows; outside the picture there is nothing."""
-    return cv2.boxFilter(values, -1, (_WINDOW, _WINDOW), normalize=False, borderType=cv2.BORDER_CONSTANT)
-
-
-def _noise(a: np.ndarray, b: np.ndarray, smooth_a: np.ndarray, smooth_b: np.ndarray, mask: np.ndarray) -> float:
-    """Variance, summed over channels, of what noise is left in the difference of the smoothed pictures."""
-    # By the brighter picture's measure, as the least shift is: a paler one is made to look like it.
-    spread_a, spread_b = (float(s[mask].std(axis=0).sum()) for s in (smooth_a, smooth_b))
-    most = max(spread_a, spread_b)
-    if min(spread_a, spread_b) <= 1e-3 * most:
-        return 0.0
-    rough = ((a - smooth_a) * (most / spread_a) - (b - smooth_b) * (most / spread_b))[mask]
-    return _NOISE_LEFT**2 * float((rough**2).sum()) / max(len(rough), 1)
-
-
-def _moments(
-    a: np.ndarray, b: np.ndarray, inside: np.ndarray, count: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Variances of a and b and their covariance in windows of the mask, summed over channels; (H, W) each."""
-    mask, many = inside[..., None], np.maximum(count, 1.0)[..., None]
-    # Offsets cancel; without them, float32 keeps the small differences of large squares.
-    a, b = a - a[inside > 0].mean(axis=0), b - b[inside > 0].mean(axis=0)
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return _sums(values * mask).reshape(values.shape) / many
-
-    mean_a, mean_b = mean(a), mean(b)
-    moments = mean(a * a) - mean_a * mean_a, mean(b * b) - mean_b * mean_b, mean(a * b) - mean_a * mean_b
-    a_variance, b_variance, covariance = (m.sum(axis=-1) for m in moments)
-    return np.maximum(a_variance, 0.0), np.maximum(b_variance, 0.0), covariance
-
-
-def _steepest(image: np.ndarray, core: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Mean square gradient along the steepest direction in windows of the mask, summed over channels; (H, W)."""
-    dx, dy = (
-        cv2.Sobel(image, cv2.CV_32F, *order, ksize=3, scale=1 / 8).reshape(image.shape) for order in ((1, 0), (0, 1))
-    )
-    xx, xy, yy = (
-        _sums(product.sum(axis=-1) * core) / np.maximum(count, 1.0) for product in (dx * dx, dx * dy, dy * dy)
-    )
-    return 0.5 * (xx + yy) + np.sqrt(0.25 * (xx - yy) ** 2 + xy * xy)

@@ -1,12 +1,14 @@
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from geometry_scene import film, intrinsics, path, room, texture
 
 from envs.room.violations import pair
 from eval.clip import Clip
-from eval.geometry.objects import creases, least_shift, object_flow
+from eval.geometry.objects import MAX_ROOM_PX, creases, object_flow
+from eval.geometry.shift import least_shift
 
 KEYS = ("depth_m", "segmentation", "world_from_camera", "K", "world_from_object")
 
@@ -97,6 +99,38 @@ def test_true_objects_keep_their_texture_and_broken_ones_do_not(name):
         assert lawful.offending == ()
         assert violated.value > 0.05
         assert len(violated.offending) >= 2
+
+
+def test_what_a_codec_does_to_the_room_too_is_no_slide():
+    """JPEG as OpenCV writes it, at full colour resolution: what is true stays true, what swims is still seen."""
+    how = [cv2.IMWRITE_JPEG_QUALITY, 97, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+
+    def coded(clip):
+        frames = [cv2.imdecode(cv2.imencode(".jpg", f[..., ::-1], how)[1], 1)[..., ::-1] for f in clip.frames]
+        return object_flow(replace(clip, frames=np.stack(frames)))
+
+    plain, swims = made("texture_swim_object", 50_000, 0.3)
+    true, slid = coded(plain), coded(swims)
+    assert true.details["room_px"] > 1.2 * object_flow(plain).details["room_px"]
+    assert slid.details["room_px"] == pytest.approx(true.details["room_px"], rel=0.1)
+    assert true.value < 0.01
+    assert slid.value > 0.2
+
+
+def test_a_room_that_is_broken_itself_excuses_no_more_than_its_limit():
+    lawful, _ = made("texture_swim_object", 50_000, 0.3)
+    shuffled = object_flow(replace(lawful, frames=lawful.frames[np.random.default_rng(0).permutation(16)]))
+    assert shuffled.details["room_px"] == MAX_ROOM_PX
+    assert shuffled.value > 0.5
+
+
+def test_without_a_room_there_is_no_control():
+    """Every pixel belongs to the object: nothing is taken off."""
+    walk = film(room(0), path(6))
+    everything = {**walk.truth, "segmentation": np.ones_like(walk.truth["segmentation"])}
+    found = object_flow(replace(walk, truth=everything))
+    assert found.details["room_px"] == 0.0
+    assert found.value < 0.02
 
 
 def test_slow_slides_show_between_frames_far_apart():
