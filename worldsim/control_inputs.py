@@ -101,7 +101,8 @@ class ControlInputs:
         if camera is not None and self._takes_camera():
             told["camera"] = len(checked_motion(camera, np.shape(camera)[:1]))
         counts = {v for v in told.values() if v is not None}
-        if len(counts) != 1 or (count := counts.pop()) < 0 or count % self.stride:
+        whole = all(isinstance(v, (int, np.integer)) for v in counts)
+        if not whole or len(counts) != 1 or (count := counts.pop()) < 0 or count % self.stride:
             raise ActionError(
                 expected=f"actions, camera motions or num_frames that agree, in a multiple of {self.stride}",
                 got=told,

@@ -198,7 +198,10 @@ def _first_leaf(space: spaces.Space, actions: Any) -> tuple[Any, spaces.Space]: 
             raise ActionError(
                 expected=f"actions of {space}", got=type(actions).__name__, remedy="Look at the world's action_space."
             ) from error
-    return actions, space
+    try:
+        return np.asarray(actions), space
+    except ValueError as error:
+        raise ActionError(expected="actions of one shape", got=str(error), remedy="Stack them.") from error
 
 
 def _some_space(space: spaces.Space | None) -> spaces.Space:

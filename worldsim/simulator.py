@@ -64,7 +64,7 @@ class Simulator:
             number of environments then takes a minute.
 
     Raises:
-        ConfigError: If the sampling does not suit the model.
+        ConfigError: If the sampling is none, or does not suit the model; if the device is not there.
         UnknownNameError: If the precision is not known.
     """
 
@@ -77,6 +77,8 @@ class Simulator:
         precision: Precision = "float32",
         compiled: bool = False,
     ) -> None:
+        if sampling is not None and not isinstance(sampling, Sampling):
+            raise ConfigError(expected="a Sampling", got=repr(sampling), remedy="Pass for example Sampling(steps=1).")
         self.checkpoint = checkpoint
         self.sampling = sampling or Sampling.from_dict(checkpoint.meta.get("sampling", {}))
         self.device = checked_device(device)
@@ -249,9 +251,13 @@ class Simulator:
         Raises:
             ActionError: If the number of actions does not fit, or an action the space.
             CameraError: If the motions are not finite, or the model takes none.
+            FramesError: If the frames do not fit.
+            StateError: If texts or seeds are those of several environments.
         """
         if frames is not None and np.ndim(frames) != 4:
             raise FramesError(expected="one video (T, H, W, 3)", got=np.shape(frames), remedy="Use `reset` and `step`.")
+        if (envs := count_envs(frames, text, seed, None)) != 1:
+            raise StateError(expected="one text and one seed", got=f"{envs} of them", remedy="Use `reset` and `step`.")
         stride, inputs = self.actions_per_step, self.inputs
         count = inputs.count(actions, camera, num_frames)
         state, first = self.reset(
@@ -303,7 +309,8 @@ class Simulator:
             CameraError: If the motions do not fit the frames, or the model takes none.
             TextError: If the text does not fit the model.
         """
-        if not levels or not all(0.0 < level <= 1.0 for level in levels) or draws < 1:
+        listed = isinstance(levels, Sequence) and len(levels) > 0 and all(0.0 < level <= 1.0 for level in levels)
+        if not listed or not isinstance(draws, int) or draws < 1:
             raise ConfigError(
                 expected="levels in (0, 1] and at least one draw", got=f"{levels} and {draws}", remedy="Correct them."
             )
@@ -356,6 +363,7 @@ def load(
     Raises:
         UnknownNameError: If there is no such checkpoint; the message suggests the nearest name.
         CheckpointError: If it is truncated, foreign, of another version or not finite.
+        ConfigError: If the device is not there.
     """
-    checkpoint = load_checkpoint(name_or_path, device=device)
+    checkpoint = load_checkpoint(name_or_path, device=checked_device(device))
     return Simulator(checkpoint, sampling=sampling, device=device, precision=precision, compiled=compiled)

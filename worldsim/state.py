@@ -182,6 +182,8 @@ class State:
         Raises:
             StateError: If the numbers do not fit this batch or `other`, or the states do not go together.
         """
+        if not isinstance(other, State):
+            raise StateError(expected="a state", got=type(other).__name__, remedy="Pass what `reset` or `step` gave.")
         rows = list(index)
         if len(rows) != other.num_envs or len(set(rows)) != len(rows) or not set(rows) <= set(range(self.num_envs)):
             raise StateError(

@@ -14,7 +14,7 @@ from tiny_worlds import (
 
 from worldsim.errors import ActionError, ConfigError, FramesError, StateError, TextError
 from worldsim.sampling import Sampling
-from worldsim.simulator import Simulator
+from worldsim.simulator import Simulator, load
 from worldsim.state import State
 
 SINKS = Sampling(steps=1, first_steps=2, sinks=2)
@@ -31,6 +31,7 @@ BAD_RESET = {
     "actions without frames": ({"actions": np.array([1])}, ActionError, "without given frames"),
     "too many actions": ({"frames": pixels(2), "actions": np.array([0, 1])}, ActionError, "1 actions between"),
     "too few actions": ({"frames": pixels(3), "actions": np.array([0])}, ActionError, "2 actions between"),
+    "ragged actions": ({"frames": pixels(2), "actions": [[0], [1, 2]]}, ActionError, "one shape"),
     "bad action": ({"frames": pixels(2), "actions": np.array([3])}, ActionError, "Discrete(3)"),
     "rows of actions": ({"frames": pixels(2), "actions": np.zeros((2, 1), int)}, ActionError, "each of 1"),
     "numbers for text": ({"text": [3]}, TextError, "str"),
@@ -106,10 +107,26 @@ def test_what_is_no_state_device_or_video_is_named():
     for device in ("moon", "cuda:99"):
         with pytest.raises(ConfigError, match="a device that is here"):
             Simulator(PLAIN.checkpoint, device=device)
+        with pytest.raises(ConfigError, match="a device that is here"):
+            load("bounce", device=device)
+    with pytest.raises(ConfigError, match="a Sampling"):
+        Simulator(PLAIN.checkpoint, sampling={"steps": 1})
+    with pytest.raises(StateError, match="a state"):
+        PLAIN.reset()[0].scatter([0], 3)
+    for several in ({"text": ["a", "b"]}, {"seed": [1, 2]}):  # of which only the first would be stepped
+        with pytest.raises(StateError, match="one text and one seed"):
+            PLAIN.rollout(num_frames=1, **several)
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"actions": np.array([0, 1]), "num_frames": 3}, {"num_frames": -1}, {"actions": np.array(1)}]
+    "arguments",
+    [
+        {},
+        {"actions": np.array([0, 1]), "num_frames": 3},
+        {"num_frames": -1},
+        {"num_frames": 1.0},
+        {"actions": np.array(1)},
+    ],
 )
 def test_bad_rollouts_are_named(arguments):
     with pytest.raises(ActionError):
@@ -169,7 +186,9 @@ def test_heun_is_refused_before_any_frame():
         simulator(path="variance_preserving", sampling=Sampling(method="heun"))
 
 
-@pytest.mark.parametrize("options", [{"levels": ()}, {"levels": (0.0,)}, {"levels": (1.5,)}, {"draws": 0}])
+@pytest.mark.parametrize(
+    "options", [{"levels": ()}, {"levels": (0.0,)}, {"levels": (1.5,)}, {"draws": 0}, {"draws": 1.5}, {"levels": 0.5}]
+)
 def test_bad_surprise_is_refused(options):
     with pytest.raises(ConfigError, match="levels in"):
         PLAIN.surprise(pixels(2), **options)

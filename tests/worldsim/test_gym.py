@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 import worldsim  # noqa: F401 - registers worldsim:Dream-v0
 from worldsim.checkpoint import Checkpoint
 from worldsim.config import ModelConfig, TextConfig, TokenizerConfig
-from worldsim.errors import ActionError, ConfigError, StateError, UnknownNameError
+from worldsim.errors import ActionError, ConfigError, FramesError, StateError, TextError, UnknownNameError
 from worldsim.gym import SimulatorEnv, SimulatorVectorEnv
 from worldsim.simulator import Simulator
 from worldsim.spaces import action_dim
@@ -239,6 +239,9 @@ def test_a_state_brings_an_episode_back() -> None:
     env.step(1)
     saved = env.state
     first = [env.step(a)[0] for a in (2, 0, 3)]
+    for more in ({"text": "a box"}, {"frames": np.zeros((1, 32, 32, 3), np.uint8)}):  # neither would change it
+        with pytest.raises(StateError, match="state alone"):
+            env.reset(options={"state": saved, **more})
     frame, _ = env.reset(options={"state": saved})
     again = [env.step(a)[0] for a in (2, 0, 3)]
     np.testing.assert_array_equal(first, again)
@@ -295,13 +298,31 @@ def test_wrong_use_is_named() -> None:
             make()
     with pytest.raises(UnknownNameError, match="'text'"):
         env.reset(options={"txt": "a ball"})
-    with pytest.raises(ConfigError):
-        SimulatorVectorEnv(0, simulator())
+    for counts in ({"num_envs": 0}, {"num_envs": 1.5}, {"num_envs": 1, "max_episode_steps": "many"}):
+        with pytest.raises(ConfigError, match="whole"):
+            SimulatorVectorEnv(checkpoint=simulator(), **counts)
+    for size in (32, ("a", 32)):
+        with pytest.raises(FramesError, match="height, width"):
+            SimulatorEnv(simulator(), frame_size=size)
+    with pytest.raises(ConfigError, match="own device"):
+        SimulatorEnv(simulator(), device="meta")
+    with pytest.raises(ConfigError, match="a Sampling"):
+        SimulatorEnv(simulator(), sampling={"steps": 1})
     batch = SimulatorVectorEnv(2, simulator())
-    with pytest.raises(StateError, match="seeds"):
-        batch.reset(seed=[1, 2, 3])
+    for seed in ([1, 2, 3], 1.5, "x"):
+        with pytest.raises(StateError, match="seeds"):
+            batch.reset(seed=seed)
+    with pytest.raises(TextError):
+        batch.reset(options={"text": 3})
+    frames = np.zeros((3, 32, 32, 3), np.uint8)
+    with pytest.raises(StateError, match="equal lengths"):
+        batch.reset(options={"frames": frames, "actions": [[1, 2], [3]]})
+    with pytest.raises(UnknownNameError, match="'1'"):
+        batch.reset(options={1: 2})
     batch.reset(seed=0)
     with pytest.raises(ActionError):
         batch.step(np.zeros(3, np.int64))
     with pytest.raises(StateError, match="environments"):
         batch.reset(options={"state": env.state})
+    with pytest.raises(StateError, match="state alone"):
+        batch.reset(options={"state": batch.state, "text": ["a box", "a ball"]})

@@ -81,7 +81,7 @@ def rows_of(name: str, value: Any, rows: np.ndarray, count: int, space: spaces.S
         space: Space of the simulator's single action.
 
     Raises:
-        StateError: If there is an entry for another number of environments.
+        StateError: If there is an entry for another number of environments, or the entries cannot be stacked.
     """
     if isinstance(value, State):
         return value.take(rows.tolist()) if value.num_envs == count else value
@@ -92,13 +92,19 @@ def rows_of(name: str, value: Any, rows: np.ndarray, count: int, space: spaces.S
         return [rows_of(name, part, rows, count, sub) for part, sub in parts]
     shape = (space.shape if space is not None else None) or ()
     single = {"frames": 4, "camera": 2, "actions": 1 + len(shape)}.get(name)
-    if single is None or not isinstance(value, (np.ndarray, list)) or np.asarray(value).ndim <= single:
+    if single is None or not isinstance(value, (np.ndarray, list)):
+        return value
+    try:
+        whole = np.asarray(value)
+    except ValueError as error:
+        raise StateError(expected=f"{name} of equal lengths", got=str(error), remedy="Stack them.") from error
+    if whole.ndim <= single:
         return value
     if len(value) != count:
         raise StateError(
             expected=f"{name} of {count} environments, or of one for all", got=len(value), remedy="Give one each."
         )
-    return np.asarray(value)[rows]
+    return whole[rows]
 
 
 def _held(actions: Any, stride: int) -> Any:  # noqa: ANN401 - any space's value

@@ -9,18 +9,18 @@ import numpy as np
 from worldsim.gym.actions import ActionFormat
 from worldsim.gym.episodes import (
     MAX_SEED,
+    Running,
     checked_options,
     checked_render_mode,
     frames_space,
-    not_reset,
     simulator_of,
     start,
 )
+from worldsim.inputs import checked_size
 from worldsim.simulator import Sampling, Simulator
-from worldsim.state import State
 
 
-class SimulatorEnv(gym.Env[np.ndarray, Any]):
+class SimulatorEnv(Running, gym.Env[np.ndarray, Any]):
     """One learned world, stepped.
 
     Observations are frames (H, W, 3) uint8. The action space is that of the recorded world; of one that takes the
@@ -29,15 +29,15 @@ class SimulatorEnv(gym.Env[np.ndarray, Any]):
     action is held for four frames, of which the last is observed; all four are in `info["frames"]`.
 
     `reset(seed, options)` takes `text`, `frames` (T, H, W, 3) with the `actions` and motions (`camera`) between them,
-    or a `state` of the simulator; without frames the first frame is generated. `info` holds `caption` (the text) and
-    `frame` (latent frames seen so far).
+    or a `state` of the simulator alone; without frames the first frame is generated. `info` holds `caption` (the text;
+    after a `state`, which does not keep the words, the environment's own) and `frame` (latent frames seen so far).
 
     Args:
         checkpoint: Shipped name or directory, or a `Simulator`.
         text: Text of episodes whose reset names none.
         frame_size: (H, W) of generated frames; the training size by default.
         sampling: How frames are denoised; the checkpoint's own by default.
-        device: Where to run.
+        device: Where to run; by default a simulator's own device, or the CPU.
         render_mode: "rgb_array", or None.
         camera: Whether agents move the camera; by default where the world takes its motion.
         hold: With temporal stride 4: False makes an action of four, stacked, one for each frame.
@@ -45,7 +45,8 @@ class SimulatorEnv(gym.Env[np.ndarray, Any]):
     Raises:
         UnknownNameError: If there is no such checkpoint.
         CheckpointError: If it is damaged.
-        ConfigError: If the camera of a world that takes no motion is to be moved.
+        ConfigError: If the camera of a world that takes no motion is to be moved, or a simulator to another device.
+        FramesError: If the frame size is not two whole numbers above 0.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - Gymnasium's form
@@ -57,31 +58,19 @@ class SimulatorEnv(gym.Env[np.ndarray, Any]):
         text: str | None = None,
         frame_size: tuple[int, int] | None = None,
         sampling: Sampling | None = None,
-        device: str = "cpu",
+        device: str | None = None,
         render_mode: str | None = None,
         camera: bool | None = None,
         hold: bool = True,
     ) -> None:
         self.simulator = simulator_of(checkpoint, sampling, device)
-        self.text, self.frame_size = text, frame_size or self.simulator.frame_size
+        self.text, self.frame_size = text, checked_size(frame_size or self.simulator.frame_size)
         self.render_mode = checked_render_mode(render_mode)
         self.metadata = self.metadata | {"render_fps": self.simulator.fps / self.simulator.actions_per_step}
         self.observation_space = frames_space(self.frame_size)
         self._actions = ActionFormat(self.simulator, camera=camera, hold=hold)
         self.action_space = self._actions.space
-        self._state: State | None = None
         self._frame: np.ndarray | None = None
-
-    @property
-    def state(self) -> State:
-        """Where the episode stands; keep it, and pass it to `reset(options={"state": ...})` to come back.
-
-        Raises:
-            StateError: Before the first reset.
-        """
-        if self._state is None:
-            raise not_reset()
-        return self._state
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -91,7 +80,7 @@ class SimulatorEnv(gym.Env[np.ndarray, Any]):
         Raises:
             UnknownNameError: If an option is unknown.
             FramesError: If given frames do not fit.
-            StateError: If a given state belongs to another model.
+            StateError: If a given state belongs to another model, or stands beside other options.
         """
         super().reset(seed=seed)
         options = checked_options(options)

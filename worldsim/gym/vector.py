@@ -13,18 +13,18 @@ from worldsim.errors import ConfigError, StateError, UnknownNameError
 from worldsim.gym.actions import ActionFormat, rows_of
 from worldsim.gym.episodes import (
     MAX_SEED,
+    Running,
     checked_options,
     checked_render_mode,
     frames_space,
-    not_reset,
     simulator_of,
     start,
 )
+from worldsim.inputs import checked_size, checked_texts
 from worldsim.simulator import Sampling, Simulator
-from worldsim.state import State
 
 
-class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
+class SimulatorVectorEnv(Running, VectorEnv[np.ndarray, Any, np.ndarray]):
     """Many learned worlds in one batch; environment k equals a `SimulatorEnv` seeded with `seed + k`.
 
     Options of `reset` are as there, for all environments or as a list of one each (`text`), with a leading axis
@@ -37,7 +37,7 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         text: Text of episodes whose reset names none.
         frame_size: (H, W) of generated frames; the training size by default.
         sampling: How frames are denoised; the checkpoint's own by default.
-        device: Where to run.
+        device: Where to run; by default a simulator's own device, or the CPU.
         render_mode: "rgb_array", or None.
         max_episode_steps: Truncates episodes; None for no end.
         autoreset_mode: What happens when an episode ends: `NEXT_STEP`, `SAME_STEP` or `DISABLED` (Gymnasium 1.1).
@@ -57,19 +57,20 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         text: str | None = None,
         frame_size: tuple[int, int] | None = None,
         sampling: Sampling | None = None,
-        device: str = "cpu",
+        device: str | None = None,
         render_mode: str | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         camera: bool | None = None,
         hold: bool = True,
     ) -> None:
-        if num_envs < 1 or (max_episode_steps is not None and max_episode_steps < 1):
+        counts = [num_envs] if max_episode_steps is None else [num_envs, max_episode_steps]
+        if not all(isinstance(n, (int, np.integer)) and n >= 1 for n in counts):
             got = f"num_envs {num_envs}, max_episode_steps {max_episode_steps}"
-            raise ConfigError(expected="num_envs and max_episode_steps above 0", got=got, remedy="Raise them.")
+            raise ConfigError(expected="whole num_envs and max_episode_steps above 0", got=got, remedy="Correct them.")
         self.simulator = simulator_of(checkpoint, sampling, device)
         self.num_envs, self.text, self.render_mode = num_envs, text, checked_render_mode(render_mode)
-        self.frame_size = frame_size or self.simulator.frame_size
+        self.frame_size = checked_size(frame_size or self.simulator.frame_size)
         modes = {mode.value: mode for mode in AutoresetMode}
         name = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
         if name not in modes:
@@ -88,21 +89,9 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs: list[np.random.Generator] = [seeding.np_random(None)[0] for _ in range(num_envs)]
         self._captions: list[str | None] = [text] * num_envs
-        self._state: State | None = None
         self._frames = np.zeros((num_envs, *self.frame_size, 3), np.uint8)
         self._steps = np.zeros(num_envs, np.int64)
         self._ended = np.zeros(num_envs, bool)
-
-    @property
-    def state(self) -> State:
-        """Where the episodes stand.
-
-        Raises:
-            StateError: Before the first reset.
-        """
-        if self._state is None:
-            raise not_reset()
-        return self._state
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -110,7 +99,8 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         """Starts episodes in all environments, or in those of `options["reset_mask"]`.
 
         Raises:
-            StateError: If a state, a mask or seeds do not fit `num_envs`.
+            StateError: If a state, a mask or seeds do not fit `num_envs`, or a state stands beside other options.
+            TextError: If texts are none.
             UnknownNameError: If an option is unknown.
         """
         mask = options.get("reset_mask") if isinstance(options, dict) else None
@@ -167,14 +157,14 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
         if not len(rows):
             return
         text = options.get("text", self.text)
-        texts = [text] * self.num_envs if text is None or isinstance(text, str) else list(text)
+        texts = checked_texts(text, self.num_envs, known=True)
         if len(texts) != self.num_envs:
             raise StateError(expected=f"{self.num_envs} texts", got=len(texts), remedy="Give one each.")
         for row in rows:
             self._captions[row] = texts[row]
         seeds = [int(self._rngs[row].integers(MAX_SEED)) for row in rows]
         space = self.simulator.action_space
-        some = {k: rows_of(k, v, rows, self.num_envs, space) for k, v in options.items() if k != "text"}
+        some = {k: rows_of(k, v, rows, self.num_envs, space) for k, v in options.items()}
         state, frames = start(self.simulator, some, [texts[r] for r in rows], seeds, self.frame_size)
         everyone = len(rows) == self.num_envs
         self._state = state if everyone else self.state.scatter(rows.tolist(), state)
@@ -205,12 +195,11 @@ class SimulatorVectorEnv(VectorEnv[np.ndarray, Any, np.ndarray]):
     def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
         if seed is None:
             return [None] * self.num_envs
-        seeds: list[int | None] = (
-            [int(seed) + k for k in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else list(seed)
-        )
-        if len(seeds) != self.num_envs:
-            raise StateError(expected=f"{self.num_envs} seeds", got=len(seeds), remedy="Give one each.")
-        return seeds
+        if isinstance(seed, (int, np.integer)):
+            return [int(seed) + k for k in range(self.num_envs)]
+        if not isinstance(seed, (Sequence, np.ndarray)) or len(seed) != self.num_envs:
+            raise StateError(expected=f"one seed, or {self.num_envs} seeds", got=repr(seed), remedy="Give one each.")
+        return [None if one is None else int(one) for one in seed]
 
     def _checked_mask(self, mask: object) -> np.ndarray:
         if not isinstance(mask, np.ndarray) or mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
