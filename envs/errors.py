@@ -1,7 +1,8 @@
 """Named errors. Every message says what was expected, what was got, and the remedy."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 
 class WorldError(Exception):
@@ -46,3 +47,14 @@ class UnknownNameError(WorldError, KeyError):
     def __str__(self) -> str:
         # KeyError would print the repr of the message.
         return str(self.args[0])
+
+
+def checked_options(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options of a reset, as a dictionary of the caller's own.
+
+    Raises:
+        SceneError: They are no mapping.
+    """
+    if options is not None and not isinstance(options, Mapping):
+        raise SceneError(expected="options as a mapping", got=repr(options), remedy="Pass a dict, or None.")
+    return dict(options or {})

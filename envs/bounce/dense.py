@@ -150,6 +150,8 @@ def parse(text: str) -> Scene:
         CaptionError: Words that belong to no clause (the message names them), or a sentence that is missing or double.
         SceneError: The caption describes a scene that cannot exist.
     """
+    if not isinstance(text, str):
+        raise CaptionError(expected="a dense caption", got=type(text).__name__, remedy="Pass a str.")
     draft = _Draft()
     for part in re.split(r"\.(?:\s+|$)", " ".join(text.split())):
         if part:

@@ -17,7 +17,7 @@ from envs.bounce.scene import FRAME_S, Scene
 from envs.bounce.truth import Truth, capacity
 from envs.bounce.world import World
 from envs.captions import Detail, check_detail
-from envs.errors import ActionError, SceneError, UnknownNameError
+from envs.errors import ActionError, SceneError, UnknownNameError, checked_options
 
 ACTIONS = ("stay", "left", "right", "up", "down")
 _DIRECTIONS = np.array([(0.0, 0.0), (-1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, -1.0)])
@@ -25,6 +25,9 @@ THRUST_M_PER_S2 = 6.0
 DRAG_PER_S = 1.0
 REARM_FRAMES = 10
 MAX_FIXTURES = 4
+
+# What `get_state` gives.
+_STATE = frozenset({"scene", "world", "gravity_m_per_s2", "frames", "last_touch", "caption", "rng"})
 
 
 class BounceEnv(gym.Env[np.ndarray, np.int64]):
@@ -106,7 +109,7 @@ class BounceEnv(gym.Env[np.ndarray, np.int64]):
             SceneError: The scene cannot exist, has more solids than `slots`, or is given beside other options.
         """
         super().reset(seed=seed)
-        options = dict(options or {})
+        options = checked_options(options)
         scene = options.pop("scene", None)
         if "caption" in options:
             scene = parse(options.pop("caption"))
@@ -182,7 +185,16 @@ class BounceEnv(gym.Env[np.ndarray, np.int64]):
 
         Returns:
             The frame and the info of the restored state; its contacts are empty, as no time has passed.
+
+        Raises:
+            SceneError: It is no state, or one of another kind of environment.
         """
+        if not isinstance(state, Mapping) or not state.keys() >= _STATE:
+            raise SceneError(
+                expected=f"a state with {', '.join(sorted(_STATE))}",
+                got=sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__,
+                remedy="Pass what get_state gave.",
+            )
         self._begin(state["scene"])
         world = self._started()
         world.gravity_m_per_s2 = state["gravity_m_per_s2"]

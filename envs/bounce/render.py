@@ -5,7 +5,7 @@ so centroids carry over with sub-pixel accuracy. A polygon takes the product ove
 corners of an upright box. All solids are drawn in one pass of numpy over square patches that enclose them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -269,7 +269,7 @@ def check_size(size: tuple[int, int]) -> None:
     Raises:
         SceneError: Not two whole numbers of at least 8.
     """
-    ok = len(size) == 2 and all(isinstance(v, int | np.integer) and v >= 8 for v in size)
+    ok = isinstance(size, Sized) and len(size) == 2 and all(isinstance(v, int | np.integer) and v >= 8 for v in size)
     if not ok:
         raise SceneError(
             expected="size=(height, width), whole numbers of at least 8", got=size, remedy="Try size=(64, 64)."

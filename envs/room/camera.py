@@ -1,5 +1,7 @@
 """Pinhole cameras in the OpenCV convention: x right, y down, z forward; pixel centres at +0.5."""
 
+from collections.abc import Sized
+
 import numpy as np
 
 from envs.errors import SceneError
@@ -15,7 +17,11 @@ def intrinsics(size: tuple[int, int], fov_deg: float) -> np.ndarray:
     Raises:
         SceneError: If the size is not two positive integers or the field of view not in (0, 180).
     """
-    if len(size) != 2 or not all(isinstance(n, int | np.integer) and n > 0 for n in size):
+    if (
+        not isinstance(size, Sized)
+        or len(size) != 2
+        or not all(isinstance(n, int | np.integer) and n > 0 for n in size)
+    ):
         raise SceneError(
             expected="size as two positive integers (height, width)", got=size, remedy="Pass size=(64, 64)."
         )

@@ -103,6 +103,8 @@ def parse(text: str) -> Scene:
         CaptionError: Words that belong to no statement (the message names them), or a statement missing or double.
         SceneError: The caption describes a scene that cannot exist.
     """
+    if not isinstance(text, str):
+        raise CaptionError(expected="a dense caption", got=type(text).__name__, remedy="Pass a str.")
     values: dict[str, Any] = {}
     solids: list[Solid] = []
     for part in re.split(r"\.(?:\s+|$)", " ".join(text.split())):

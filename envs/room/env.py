@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from envs.captions import Detail, check_detail
-from envs.errors import ActionError, SceneError, UnknownNameError
+from envs.errors import ActionError, SceneError, UnknownNameError, checked_options
 from envs.room.camera import world_from_camera
 from envs.room.captions import caption
 from envs.room.casting import Stage
@@ -141,15 +141,22 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         Args:
             seed: Seed of the scene.
             options: Factors of variation by name (see `Factors`); `camera_path`: for this episode;
-                or `scene`: a `Scene` to use as it is.
+                or `scene`, alone: a `Scene` to use as it is.
 
         Raises:
-            SceneError: If the scene is impossible or has more solids than slots.
+            SceneError: If the scene is impossible, has more solids than slots, or is given beside other options.
             UnknownNameError: If an option is unknown.
         """
         super().reset(seed=seed)
-        options = dict(options or {})
-        scene, path = options.pop("scene", None), options.pop("camera_path", self.camera_path)
+        options = checked_options(options)
+        scene = options.pop("scene", None)
+        if scene is not None and (options or not isinstance(scene, Scene)):
+            raise SceneError(
+                expected="a Scene, alone",
+                got=f"{type(scene).__name__} and {sorted(options)}",
+                remedy="Put the other factors into the scene.",
+            )
+        path = options.pop("camera_path", self.camera_path)
         factors, self._script = self.factors.updated(options), None
         if scene is None:
             room_m = sample_room(self.np_random, factors)
@@ -198,7 +205,8 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
 
     def picture(self) -> Picture:
         """The current frame with its depth, segmentation and normals."""
-        return self.renderer.render(self._stage, self.camera_pose)
+        pose = self.camera_pose  # which refuses before the first reset
+        return self.renderer.render(self._stage, pose)
 
     @property
     def world(self) -> World:
@@ -246,8 +254,10 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         For a counterfactual, replace `state.scene` by one with another mass or gravity.
 
         Raises:
-            SceneError: If the scene has more solids than slots.
+            SceneError: If it is no state, or its scene has more solids than slots.
         """
+        if not isinstance(state, RoomState):
+            raise SceneError(expected="a RoomState", got=type(state).__name__, remedy="Pass what get_state gave.")
         self.restore(state)
         self._yaw, self._pitch, self._turn_rate = state.yaw_rad, state.pitch_rad, state.turn_rad_per_s
         self._num_steps, self._arrived = state.num_steps, state.arrived

@@ -1,6 +1,6 @@
 """Scenes drawn from a seed, with factors of variation that can be set one by one."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -33,7 +33,7 @@ class Factors:
         room_m: Least and greatest length and width; the height is drawn from `room_height_m`.
         room_height_m: Least and greatest height.
         num_lights: Number of point lights.
-        texture_seed: Seed of the textures; None draws one.
+        texture_seed: Seed of the textures, a whole number of at least 0; None draws one.
     """
 
     num_objects: tuple[int, int] = (3, 6)
@@ -70,15 +70,22 @@ class Factors:
             ("colour", self.colours, COLOURS),
             ("motion", (self.motion,), MOTIONS),
         ):
+            if not isinstance(names, Collection):
+                raise SceneError(expected=f"a list of {kind}s", got=repr(names), remedy=f"Choose among {list(known)}.")
             for name in names:
                 if name not in known:
-                    raise UnknownNameError(kind=kind, name=name, known=known)
+                    raise UnknownNameError(kind=kind, name=str(name), known=known)
         for name in _RANGES:
-            pair = np.asarray(getattr(self, name), float)
-            floor = 0.0 if name == "num_objects" else 1e-3
-            if pair.shape != (2,) or not np.isfinite(pair).all() or not floor <= pair[0] <= pair[1]:
+            try:
+                pair = np.asarray(getattr(self, name), float)
+            except (TypeError, ValueError):
+                pair = np.full(2, np.nan)
+            counted = name == "num_objects"
+            floor, kind = (0.0, "whole numbers") if counted else (1e-3, "numbers")
+            whole = not counted or np.asarray(getattr(self, name)).dtype.kind in "iu"
+            if pair.shape != (2,) or not np.isfinite(pair).all() or not floor <= pair[0] <= pair[1] or not whole:
                 raise SceneError(
-                    expected=f"{name} as (least, greatest), both at least {floor:g}",
+                    expected=f"{name} as (least, greatest), {kind} of at least {floor:g}",
                     got=getattr(self, name),
                     remedy="Give two ascending numbers.",
                 )
@@ -90,6 +97,11 @@ class Factors:
             )
         if self.num_lights not in {1, 2, 3}:
             raise SceneError(expected="num_lights of 1, 2 or 3", got=self.num_lights, remedy="Set it to 1.")
+        seed = self.texture_seed
+        if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
+            raise SceneError(
+                expected="texture_seed as a whole number of at least 0", got=repr(seed), remedy="Set it to 0."
+            )
 
 
 def sample_room(rng: np.random.Generator, factors: Factors) -> tuple[float, float, float]:

@@ -367,8 +367,9 @@ def test_continuous_actions_outside_the_space_are_refused(action):
 
 
 def test_a_world_that_was_not_reset_says_so():
-    with pytest.raises(gym.error.ResetNeeded):
-        small().step(0)
+    for call in (lambda: small().step(0), lambda: small().render(), lambda: small().get_state()):
+        with pytest.raises(gym.error.ResetNeeded):
+            call()
 
 
 @pytest.mark.parametrize(
@@ -395,6 +396,26 @@ def test_impossible_scenes_are_refused(options):
 def test_unknown_names_are_refused(options):
     with pytest.raises(UnknownNameError):
         RoomEnv((4, 4)).reset(seed=0, options=options)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: RoomEnv(64), "size"),
+        (lambda: RoomEnv((4, 4)).reset(options=["motion"]), "mapping"),
+        (lambda: RoomEnv((4, 4)).reset(options={"scene": 3}), "a Scene, alone"),
+        (lambda: RoomEnv((4, 4)).reset(options={"scene": scene(), "motion": "rest"}), "motion"),
+        (lambda: RoomEnv((4, 4)).set_state(None), "get_state"),
+        (lambda: RoomEnv(factors={"num_objects": "two"}), "whole numbers"),
+        (lambda: RoomEnv(factors={"num_objects": 2.5}), "whole numbers"),
+        (lambda: RoomEnv(factors={"size_m": None}), "size_m"),
+        (lambda: RoomEnv(factors={"shapes": 3}), "a list of shapes"),
+        (lambda: RoomEnv(factors={"texture_seed": "a"}), "texture_seed"),
+    ],
+)
+def test_what_is_no_option_or_state_is_named(call, words):
+    with pytest.raises(SceneError, match=words):
+        call()
 
 
 @pytest.mark.parametrize(
