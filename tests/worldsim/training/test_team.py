@@ -20,9 +20,11 @@ from worldsim.training.draws import generators_for, normal
 from worldsim.training.team import Team
 
 STEPS = 6
-# torchrun's own agent, which forks instead of starting Python anew: the imports are most of what a short run costs.
+# torchrun's own agent, which forks instead of starting Python anew, with all that training imports sooner or later
+# (optimisers and FSDP on first use): the imports are most of what a short run costs.
 WORK = """
 import json, sys
+import torch._dynamo, torch.distributed.fsdp, torch.distributed.tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from worldsim.training import TrainConfig, train
 from worldsim.training.learner import Learner
