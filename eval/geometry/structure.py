@@ -3,6 +3,7 @@
 import numpy as np
 
 from eval.clip import Clip
+from eval.errors import MeasureError
 from eval.geometry import guards
 from eval.geometry.camera import path_extent
 from eval.geometry.pose import check_intrinsics, check_poses
@@ -11,6 +12,8 @@ from eval.geometry.unknown import MIN_SIDE, fit_pairs, require_parallax, widenin
 from eval.score import Measurement, Unmeasurable, evaluator
 
 MIN_FRAMES = 5
+# Two halves of a path share a pose, and each needs a step.
+_MIN_DRIFT_POSES = 3
 # Of matches that pass the ratio test a few are false whatever the video (Lowe 2004, section 7.1): no model need explain
 # those, and whether they are two or four in a hundred is a matter of sharpness.
 _TRUE_MATCHES = 0.95
@@ -100,8 +103,15 @@ def scale_drift(truth: np.ndarray, estimate: np.ndarray) -> float:
         estimate: (T, 4, 4) world_from_camera of the same frames, in any unit.
 
     Returns:
-        0 for a path that is true up to one scale; NaN where a half of the true path stands still.
+        0 for a path that is true up to one scale; NaN where a half of either path stands still.
+
+    Raises:
+        MeasureError: If the paths have other shapes or fewer than three poses, are not finite or not rigid.
     """
+    truth = check_poses(truth)
+    if len(truth) < _MIN_DRIFT_POSES:
+        raise MeasureError(expected="at least three poses", got=len(truth), remedy="Pass a longer path.")
+    estimate = check_poses(estimate, num_frames=len(truth))
     half = len(truth) // 2
     ratios = []
     for part in (slice(0, half + 1), slice(half, None)):

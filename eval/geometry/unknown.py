@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from scipy.stats import binomtest
 
 from eval.clip import Clip
 from eval.geometry import guards
 from eval.geometry.known_depth import frame_means
-from eval.geometry.matching import detect, match
+from eval.geometry.matching import Features, detect, match
 from eval.geometry.parallax import MIN_MATCHES, TwoView, two_view
 from eval.score import Measurement, Unmeasurable, evaluator
 from eval.uncertainty import standard_error
@@ -24,6 +25,8 @@ STILL_PX = 1.0
 FULL_SHARE = 0.5
 # Noise, in grey levels, that misplaces keypoints by as much again as SIFT does without: then variances add.
 _NOISE_LEVELS = 5.0
+# Fewer comparisons cannot be significant at this level even where all agree; more than the last add nothing.
+_ORDER_LEVEL, _ORDER_LEAST, _ORDER_MOST = 0.05, 5, 24
 
 
 def widening(clip: Clip) -> float:
@@ -48,14 +51,15 @@ def pairs_at(clip: Clip, gap_s: float, max_pairs: int) -> list[tuple[int, int]]:
 
 
 def fit_pairs(
-    clip: Clip, *, gaps_s: Sequence[float], threshold_px: float, max_pairs: int
+    clip: Clip, *, gaps_s: Sequence[float], threshold_px: float, max_pairs: int, in_order: bool = False
 ) -> dict[tuple[int, int], TwoView | None]:
     """Two-view models of at most `max_pairs` frame pairs at each gap.
 
-    None for a pair with too few matches, or blurred against the first frame.
+    None for a pair with too few matches, or blurred against the first frame. With `in_order`, frames in no order are
+    refused, see `require_order`.
 
     Raises:
-        Unmeasurable: If frames are too few or too small, or none has texture.
+        Unmeasurable: If frames are too few or too small, none has texture, or they are in no order.
     """
     guards.require_frames(clip, 2)
     guards.require_side(clip, MIN_SIDE)
@@ -65,6 +69,8 @@ def fit_pairs(
         found = {i: detect(frames[i]) for i in sorted({i for pair in pairs for i in pair})}
         if max(len(f) for f in found.values()) < MIN_MATCHES:
             raise Unmeasurable("insufficient", f"too little texture: no frame has {MIN_MATCHES} SIFT keypoints")
+        if in_order:
+            require_order(frames, found, pairs)
         detail = guards.detail_kept(frames)
         fits: dict[tuple[int, int], TwoView | None] = {}
         for a, b in pairs:
@@ -74,6 +80,40 @@ def fit_pairs(
             in_a, in_b = match(found[a], found[b])
             fits[a, b] = two_view(found[a].points[in_a], found[b].points[in_b], threshold_px=threshold_px)
     return fits
+
+
+def require_order(frames: np.ndarray, found: dict[int, Features], pairs: Sequence[tuple[int, int]]) -> None:
+    """Refuses frames in no order: there the frames of a pair share as much as each shares with its neighbour in time.
+
+    A camera that moves on loses matches with time. Of each pair two frames or more apart, the matches are compared with
+    the mean of its ends' matches with the next frame inside the pair; a sign test asks whether neighbours share more.
+    What the pair's frames lack themselves counts on both sides. Pairs whose ends match no neighbour are not compared,
+    and with fewer than five comparisons nothing is asked.
+
+    Args:
+        frames: uint8 (T, H, W).
+        found: Keypoints of the pairs' frames; those of their neighbours are added.
+        pairs: Frames a < b.
+
+    Raises:
+        Unmeasurable: If neighbours do not share significantly more.
+    """
+    apart = [(a, b) for a, b in pairs if b - a > 1]
+    nearer, compared = 0, 0
+    for a, b in (apart[i] for i in guards.spread(len(apart), _ORDER_MOST)):
+        for i in (a + 1, b - 1):
+            found.setdefault(i, detect(frames[i]))
+        far, first, last = (len(match(found[i], found[j])[0]) for i, j in ((a, b), (a, a + 1), (b - 1, b)))
+        if min(first, last) < MIN_MATCHES or first + last == 2 * far:
+            continue
+        compared += 1
+        nearer += first + last > 2 * far
+    if compared >= _ORDER_LEAST and binomtest(nearer, compared, alternative="greater").pvalue > _ORDER_LEVEL:
+        raise Unmeasurable(
+            "inapplicable",
+            f"frames in no order: in {compared - nearer} of {compared} pairs the frames share more matches with each "
+            "other than with their neighbours in time (a shuffled video, or a camera that shakes more than it moves)",
+        )
 
 
 def require_parallax(fits: list[TwoView | None]) -> list[TwoView]:
@@ -104,7 +144,7 @@ def require_parallax(fits: list[TwoView | None]) -> list[TwoView]:
     unit="share",
     better="higher",
     claims=("frame_wobble",),
-    version=3,
+    version=4,
 )
 def epipolar_magsac(
     clip: Clip,
@@ -122,10 +162,12 @@ def epipolar_magsac(
     noise misplaces. Pairs without enough matches, or that lost the first frame's detail, count as 0.
     `normalised` is 1 from `FULL_SHARE` on: above, sharpness decides and not the scene. The Sampson error of *all*
     matches is in the details: the inliers' own error is bounded by the threshold and says nothing. Blind to changes
-    that a camera motion could explain (scale drift, ignored actions), to the order of frames, and to whatever destroys
-    both views alike. A room whose texture slides is nearly a room seen by another camera, and no claim is made of it:
-    at 256 px and a tenth of the camera's speed, nine in ten such clips lie below a true one; below `CLAIMED_SIDE` what
-    is left is within SIFT's own errors. `blind_to` in the details says so.
+    that a camera motion could explain (scale drift, ignored actions), and to whatever destroys both views alike. Frames
+    of a rigid scene in any order are a rigid scene, and a shuffled clip would compare neighbours that are easier to
+    match: where neighbours in time share no more matches than the frames of a pair, there is no value. A room whose
+    texture slides is nearly a room seen by another camera, and no claim is made of it: at 256 px and a tenth of the
+    camera's speed, nine in ten such clips lie below a true one; below `CLAIMED_SIDE` what is left is within SIFT's own
+    errors. `blind_to` in the details says so.
 
     Args:
         clip: Frames of at least 128 px.
@@ -136,7 +178,7 @@ def epipolar_magsac(
         max_pairs: At most this many pairs of each gap, evenly spread.
     """
     gaps_s = [gap_s + frames / clip.fps for frames in (-1, 0, 1)]
-    fits = fit_pairs(clip, gaps_s=gaps_s, threshold_px=model_px, max_pairs=max_pairs)
+    fits = fit_pairs(clip, gaps_s=gaps_s, threshold_px=model_px, max_pairs=max_pairs, in_order=True)
     moving = require_parallax(list(fits.values()))
     limit = threshold_px * widening(clip)
     tested = {

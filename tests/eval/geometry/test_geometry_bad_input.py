@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from eval.clip import Clip
 from eval.errors import EvalError
-from eval.geometry import camera, depth, epipolar, guards, matching, parallax, planesweep, pose, revisit, sfm
+from eval.geometry import camera, depth, epipolar, guards, matching, parallax, planesweep, pose, revisit, sfm, structure
 from eval.score import EVALUATORS
 from eval.suite import load_evaluators
 
@@ -80,6 +80,13 @@ CALLS = {
     "two views of NaN": (lambda: parallax.two_view(with_first(POINTS, np.nan), POINTS), "finite"),
     "two views of unequal": (lambda: parallax.two_view(POINTS, POINTS[:9]), "matched points"),
     "GRIC of nothing": (lambda: parallax.gric(np.zeros(0), dimension=3, parameters=7), "one match"),
+    "drift of NaN": (lambda: structure.scale_drift(POSES, with_first(POSES, np.nan)), "finite poses"),
+    "drift of an infinite truth": (lambda: structure.scale_drift(with_first(POSES, np.inf), POSES), "finite poses"),
+    "drift of two lengths": (lambda: structure.scale_drift(POSES, POSES[:4]), "shape"),
+    "drift of two poses": (lambda: structure.scale_drift(POSES[:2], POSES[:2]), "three poses"),
+    "drift of nothing": (lambda: structure.scale_drift(POSES[:0], POSES[:0]), "three poses"),
+    "drift of positions": (lambda: structure.scale_drift(POSES[:, :3, 3], POSES[:, :3, 3]), "shape"),
+    "drift of poses of scale 3": (lambda: structure.scale_drift(POSES, 3 * POSES), "bottom row"),
     **{
         f"depth of {value}": (lambda v=value: depth.warp(view(depth_m=np.full((48, 64), v)), view(), K), "positive")
         for value in (0.0, -2.0, np.nan, np.inf)

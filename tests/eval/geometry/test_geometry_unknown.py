@@ -31,6 +31,17 @@ def test_the_score_says_where_it_is_blind(large):
     assert small.value is None or "256 px" in small.details["blind_to"]
 
 
+def test_shuffled_frames_have_no_value(large):
+    order = np.random.default_rng(0).permutation(len(large.frames))
+    true, shuffled, backwards = (
+        epipolar_magsac(Clip(frames=large.frames[i], fps=10), gap_s=0.4)
+        for i in (slice(None), order, slice(None, None, -1))
+    )
+    assert true.status == backwards.status == "ok"
+    assert shuffled.status == "inapplicable"
+    assert "no order" in shuffled.reason
+
+
 def test_pure_rotation_has_no_parallax():
     turn = film(room(1), np.stack([pose([-2, -0.5, 1.4], 0.05 * i) for i in range(6)]), size=256, supersample=2)
     score = epipolar_magsac(Clip(frames=turn.frames, fps=10))
