@@ -83,6 +83,7 @@ class Dynamics:
         return State.blank(
             cache,
             seeds=torch.tensor(seeds, dtype=torch.int64),
+            captions=tuple(texts),
             text=self.model.encode_text(texts),
             no_text=self.model.encode_text([None] * len(seeds)),
             grid=grid,

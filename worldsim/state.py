@@ -29,7 +29,8 @@ class State:
     Attributes:
         cache: Keys and values of the past; its rows are the environments, once per guidance variant.
         seeds: (B,) int64 on the CPU; the noise of frame t of environment k follows from (seeds[k], t).
-        text: (B, L, D) memory of the texts, or None for a model without text.
+        captions: The text of each environment, or None where there is none.
+        text: (B, L, D) memory of them, or None for a model without text.
         no_text: (B, L, D) memory of absent texts, or None.
         latents: (B, window, C, h, w) ring of the latest clean latents.
         controls: (B, window, ...) ring of the actions and motions of the camera that led to them.
@@ -39,6 +40,7 @@ class State:
 
     cache: RingCache
     seeds: Tensor
+    captions: tuple[str | None, ...]
     text: Tensor | None
     no_text: Tensor | None
     latents: Tensor
@@ -52,6 +54,7 @@ class State:
         cache: RingCache,
         *,
         seeds: Tensor,
+        captions: tuple[str | None, ...],
         text: Tensor | None,
         no_text: Tensor | None,
         grid: tuple[int, int],
@@ -66,6 +69,7 @@ class State:
         return cls(
             cache=cache,
             seeds=seeds,
+            captions=captions,
             text=text,
             no_text=no_text,
             latents=like.new_zeros(b, window, config.latent_channels, *grid),
@@ -117,6 +121,7 @@ class State:
             self,
             cache=self.cache.rows(torch.cat([at + v * self.num_envs for v in range(len(self.variants))])),
             seeds=self.seeds[rows],
+            captions=tuple(self.captions[row] for row in rows.tolist()),
             text=None if self.text is None else self.text[at],
             no_text=None if self.no_text is None else self.no_text[at],
             latents=self.latents[at],
@@ -174,7 +179,8 @@ class State:
             own[name] = None if values[0] is None else torch.cat(values)
         parts = [s.controls.tensors() for s in states]
         controls = Controls(**{name: torch.cat([p[name] for p in parts]) for name in parts[0]})
-        return replace(first, cache=cache, controls=controls, **own)
+        captions = tuple(c for s in states for c in s.captions)
+        return replace(first, cache=cache, captions=captions, controls=controls, **own)
 
     def scatter(self, index: Sequence[int], other: Self) -> Self:
         """This batch with the environments at `index` replaced by those of `other`, in that order.
@@ -235,6 +241,7 @@ class State:
             "fingerprint": self.fingerprint,
             "variants": json.dumps(self.variants),
             "sinks": str(self.cache.sinks),
+            "captions": json.dumps(self.captions),
         }
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -266,8 +273,11 @@ class State:
             cache = RingCache(*(tensors.pop(f"cache.{k}") for k in _CACHE), sinks=int(meta.get("sinks", 0)))
             # States that were saved before there was a camera lack it: nothing was known of it.
             blank = {"camera": tensors["actions"][..., :0], "has_camera": torch.zeros_like(tensors["has_action"])}
+            # Nor did they have the words of their texts.
+            captions = json.loads(meta.get("captions", "null")) or [None] * len(tensors["seeds"])
             state = cls(
                 cache=cache,
+                captions=tuple(captions),
                 controls=Controls(**{f.name: tensors.pop(f.name, blank.get(f.name)) for f in fields(Controls)}),
                 text=tensors.pop("text", None),
                 no_text=tensors.pop("no_text", None),
@@ -291,6 +301,8 @@ class State:
         parts = {"latents": self.latents, **self.controls.tensors()}
         leading = {name: tuple(part.shape[:2]) for name, part in parts.items()}
         rows = (b * len(self.variants), tuple(cache.values.shape))
+        if len(self.captions) != b or not all(c is None or isinstance(c, str) for c in self.captions):
+            raise ValueError(f"captions that are not those of {b} environments")
         if (
             any(shape != (b, window) for shape in leading.values())
             or (len(cache.frame), tuple(cache.keys.shape)) != rows

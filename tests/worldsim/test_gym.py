@@ -17,6 +17,7 @@ from worldsim.errors import ActionError, ConfigError, FramesError, StateError, T
 from worldsim.gym import SimulatorEnv, SimulatorVectorEnv
 from worldsim.simulator import Simulator
 from worldsim.spaces import action_dim
+from worldsim.state import State
 from worldsim.tokenizer import build_tokenizer
 from worldsim.transformer import VideoDiT
 
@@ -242,10 +243,22 @@ def test_a_state_brings_an_episode_back() -> None:
     for more in ({"text": "a box"}, {"frames": np.zeros((1, 32, 32, 3), np.uint8)}):  # neither would change it
         with pytest.raises(StateError, match="state alone"):
             env.reset(options={"state": saved, **more})
-    frame, _ = env.reset(options={"state": saved})
+    frame, info = env.reset(options={"state": saved})
+    assert info["caption"] == ""
     again = [env.step(a)[0] for a in (2, 0, 3)]
     np.testing.assert_array_equal(first, again)
     assert frame.shape == first[0].shape
+
+
+def test_a_state_knows_its_caption() -> None:
+    env, other = SimulatorEnv(simulator()), SimulatorEnv(simulator(), text="another")
+    env.reset(seed=0, options={"text": "a red ball"})
+    assert other.reset(options={"state": env.state})[1]["caption"] == "a red ball"
+    assert other.step(1)[4]["caption"] == "a red ball"
+    batch = SimulatorVectorEnv(2, simulator(), text="another")
+    batch.reset(seed=0)
+    pair = State.join([env.state, other.state]).scatter([1], batch.state.take([0]))
+    assert batch.reset(options={"state": pair})[1]["caption"].tolist() == ["a red ball", "another"]
 
 
 def test_given_frames_start_the_episode() -> None:

@@ -29,8 +29,8 @@ class SimulatorEnv(Running, gym.Env[np.ndarray, Any]):
     action is held for four frames, of which the last is observed; all four are in `info["frames"]`.
 
     `reset(seed, options)` takes `text`, `frames` (T, H, W, 3) with the `actions` and motions (`camera`) between them,
-    or a `state` of the simulator alone; without frames the first frame is generated. `info` holds `caption` (the text;
-    after a `state`, which does not keep the words, the environment's own) and `frame` (latent frames seen so far).
+    or a `state` of the simulator alone; without frames the first frame is generated. `info` holds `caption` (the
+    text, also after a `state`) and `frame` (latent frames seen so far).
 
     Args:
         checkpoint: Shipped name or directory, or a `Simulator`.
@@ -85,8 +85,8 @@ class SimulatorEnv(Running, gym.Env[np.ndarray, Any]):
         super().reset(seed=seed)
         options = checked_options(options)
         episode_seed = int(self.np_random.integers(MAX_SEED))
-        self._caption = options.get("text", self.text)
-        self._state, frame = start(self.simulator, options, [self._caption], [episode_seed], self.frame_size)
+        texts = [options.get("text", self.text)]
+        self._state, frame = start(self.simulator, options, texts, [episode_seed], self.frame_size)
         self._frame = np.asarray(frame[0])
         return self._frame, self._info()
 
@@ -111,4 +111,4 @@ class SimulatorEnv(Running, gym.Env[np.ndarray, Any]):
         return self._frame if self.render_mode == "rgb_array" else None
 
     def _info(self) -> dict[str, Any]:
-        return {"caption": self._caption or "", "frame": int(self.state.frame[0])}
+        return {"caption": self.state.captions[0] or "", "frame": int(self.state.frame[0])}

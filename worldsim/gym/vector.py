@@ -88,7 +88,6 @@ class SimulatorVectorEnv(Running, VectorEnv[np.ndarray, Any, np.ndarray]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs: list[np.random.Generator] = [seeding.np_random(None)[0] for _ in range(num_envs)]
-        self._captions: list[str | None] = [text] * num_envs
         self._frames = np.zeros((num_envs, *self.frame_size, 3), np.uint8)
         self._steps = np.zeros(num_envs, np.int64)
         self._ended = np.zeros(num_envs, bool)
@@ -160,8 +159,6 @@ class SimulatorVectorEnv(Running, VectorEnv[np.ndarray, Any, np.ndarray]):
         texts = checked_texts(text, self.num_envs, known=True)
         if len(texts) != self.num_envs:
             raise StateError(expected=f"{self.num_envs} texts", got=len(texts), remedy="Give one each.")
-        for row in rows:
-            self._captions[row] = texts[row]
         seeds = [int(self._rngs[row].integers(MAX_SEED)) for row in rows]
         space = self.simulator.action_space
         some = {k: rows_of(k, v, rows, self.num_envs, space) for k, v in options.items()}
@@ -174,7 +171,7 @@ class SimulatorVectorEnv(Running, VectorEnv[np.ndarray, Any, np.ndarray]):
     def _infos(self) -> dict[str, Any]:
         everyone = np.ones(self.num_envs, bool)
         return {
-            "caption": np.array([c or "" for c in self._captions], dtype=object),
+            "caption": np.array([c or "" for c in self.state.captions], dtype=object),
             "_caption": everyone,
             "frame": self.state.frame.cpu().numpy(),
             "_frame": everyone.copy(),
