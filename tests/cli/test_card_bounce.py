@@ -10,6 +10,7 @@ import envs  # noqa: F401 - registers the worlds
 from envs.bounce.env import BounceEnv
 from worldsim.cli import card_bounce
 from worldsim.cli.bounce_reader import Body, agreement, read_bodies
+from worldsim.cli.card_figures import untrained
 from worldsim.simulator import load
 
 LEAST = float(np.pi * (0.8 * 6.4) ** 2)
@@ -53,11 +54,11 @@ def test_an_empty_frame_shows_nobody() -> None:
 
 
 def test_figures_lie_beside_their_floors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """True frames are the ceiling of text-following; a dream's velocity error is not under the tracker's own."""
+    """True frames are the ceiling of text-following; a world that knows nothing errs more than the tracker."""
     monkeypatch.setattr(card_bounce, "PRESENT_AFTER", (2, 8))
     monkeypatch.setattr(card_bounce, "OUT_OF_DISTRIBUTION_FRAMES", 8)
     monkeypatch.setattr(card_bounce, "splits", lambda _: ("train", "ood_gravity"))
-    found = {f.name: f for f in card_bounce.bounce_figures(load("bounce"), cases=2, seed=3)}
+    found = {f.name: f for f in card_bounce.bounce_figures(untrained(load("bounce")), cases=2, seed=3)}
     assert all(np.isfinite([f.value, f.low, f.high]).all() for f in found.values())
     for aspect in ("as many bodies as asked for", "colours as asked for", "colours and shapes"):
         assert found[f"text-following, {aspect}, true frame (ceiling)"].value == 1.0
