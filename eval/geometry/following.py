@@ -9,6 +9,7 @@ from eval.geometry.camera import PathError, path_error, path_extent
 from eval.geometry.known_pose import movers
 from eval.geometry.pose import check_intrinsics, check_poses, rotation_angle
 from eval.geometry.sfm import is_available, reconstruct
+from eval.geometry.sharpness import require_sharp
 from eval.geometry.tracking import track
 from eval.geometry.unknown import working_frames
 from eval.score import Measurement, Unmeasurable, evaluator
@@ -31,7 +32,7 @@ _TELLING_SHARE, _LEAST_TOLD = 0.5, 0.5
     better="lower",
     needs=("world_from_camera", "K"),
     claims=("ignored_actions", "scale_drift", "camera_wobble"),
-    version=3,
+    version=4,
 )
 def camera_following(clip: Clip, *, max_frames: int = 24) -> Measurement:
     """Distance per frame (CamMC) between the commanded camera path and the one recovered from the frames.
@@ -39,10 +40,10 @@ def camera_following(clip: Clip, *, max_frames: int = 24) -> Measurement:
     With depth known the path is tracked directly at any size; without it, by structure from motion at 192 px and more,
     and scale is aligned. Translations are in units of the commanded extent. The direct fit leaves out what is known to
     move, settles on the dominant motion, and comes with error bars: only what lies beyond three standard errors counts,
-    and noise, compression and unmasked movers widen them. Frames where that is more than half of the commanded motion
-    so far are left out; without half of the frames there is no value. Frames whose camera could not be recovered count
-    as a camera that did not move. `normalised` is the share of a standing camera's error, beyond the same error bars,
-    that was avoided.
+    and noise, compression and unmasked movers widen them. Blurred frames, whose error bars would excuse too much, are
+    refused. Frames where three standard errors are more than half of the commanded motion so far are left out; without
+    half of the frames there is no value. Frames whose camera could not be recovered count as a camera that did not
+    move. `normalised` is the share of a standing camera's error, beyond the same error bars, that was avoided.
 
     Args:
         clip: With commanded poses and intrinsics; `depth_m` for the direct fit.
@@ -92,13 +93,15 @@ def _by_depth(clip: Clip, poses: np.ndarray, K: np.ndarray) -> tuple[np.ndarray,
         cut = stack[:, : rows * step, : columns * step]
         return np.stack([cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA) for image in cut])
 
+    frames = blocks(clip.frames)
+    require_sharp(frames)
     known = np.isfinite(depth_m) & (depth_m > 0)
     # Averages of inverse depth are exact on planes; a block with an unknown pixel is unknown.
     inverse = blocks(np.where(known, 1.0 / np.where(known, depth_m, 1.0), 0.0))
     whole = blocks(known.astype(np.float32)) == 1.0
     depth = np.divide(1.0, inverse, out=np.zeros_like(inverse), where=whole)
     still = None if moving is None else blocks(moving.astype(np.float32)) == 0.0
-    return track(blocks(clip.frames), depth, poses, np.diag([1 / step, 1 / step, 1.0]) @ K, still)
+    return track(frames, depth, poses, np.diag([1 / step, 1 / step, 1.0]) @ K, still)
 
 
 def _by_sfm(clip: Clip, K: np.ndarray, max_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from eval.geometry.convention import Misfit, require_convention
 from eval.geometry.known_depth import STILL_PX, frame_means
 from eval.geometry.known_pose import SWEEP_SIDE, commanded_px, movers, movers_in_space, sweep_clip
 from eval.geometry.pose import check_intrinsics, check_poses
+from eval.geometry.sharpness import require_sharp
 from eval.score import Measurement, Unmeasurable, evaluator
 from eval.uncertainty import standard_error
 
@@ -29,6 +30,7 @@ _DOUBT_SHARE = 0.05
     better="lower",
     needs=("world_from_camera", "K"),
     claims=("object_popping",),
+    version=2,
 )
 def photo_consistency(
     clip: Clip,
@@ -45,6 +47,7 @@ def photo_consistency(
     changed its colour. The frames on both sides of the change are named. What merely slides or drifts is explained by
     another depth: see `plane_sweep`. Moving objects, and what they may shade, are left out where `segmentation` and
     `world_from_object` name them; otherwise the world is taken as static, and the details say so under `assumes`.
+    Blurred frames are refused: blur lowers the contrast by which a colour could differ, and with it the value.
 
     Args:
         clip: With poses and intrinsics.
@@ -62,6 +65,7 @@ def photo_consistency(
         middle_m = float(np.sqrt(near_m * far_m))
         if commanded_px(poses, K, frames.shape[1:3], max(offsets), middle_m) < STILL_PX:
             raise Unmeasurable("inapplicable", "the commanded camera stands still: no depth can be found")
+        require_sharp(frames)
         asked = {"offsets": offsets, "near_m": near_m, "far_m": far_m, "planes": planes}
         shares: dict[tuple[int, int], float] = {}
         tested = []

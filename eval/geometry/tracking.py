@@ -70,8 +70,9 @@ def fit_motion(
     """Fits the camera motion from a frame with known depth to another frame.
 
     Weights are Geman and McClure's, at a width that follows the median of what is left: the fit starts with everything
-    and ends on the dominant motion. The covariance adds two parts: the scatter of the flow that is left, and what the
-    difference of the aligned pictures (noise, codec, interpolation) leaves uncertain in any fit.
+    and ends on the dominant motion. The covariance adds three parts: the scatter of the flow that is left, what the
+    difference of the aligned pictures (noise, codec, interpolation) leaves uncertain in any fit, and the square of what
+    a fit to grey levels would change: flow is smooth, and biased where the motion is not.
 
     Args:
         target: uint8 (H, W, 3).
@@ -149,7 +150,8 @@ def _photometric_covariance(target: np.ndarray, source: np.ndarray, landing: _La
     """(6, 6): the error of the motion that follows from what the aligned pictures differ by, gain and offset apart.
 
     The sandwich estimate of robust least squares on grey levels, with scores summed over patches, in which errors
-    depend on each other (Huber 1967; Liang and Zeger 1986).
+    depend on each other (Huber 1967; Liang and Zeger 1986). To this scatter it adds, as a square, the step that grey
+    levels would still take from where flow settled: what two estimates of one motion differ by, either may be off by.
     """
     height, width = source.shape[:2]
     used, grid = landing.used, landing.pixels.reshape(height, width, 2)
@@ -172,7 +174,9 @@ def _photometric_covariance(target: np.ndarray, source: np.ndarray, landing: _La
     np.add.at(sums, patch, scores)
     patches = len(np.unique(patch))
     inverse = np.linalg.inv(A)
-    return (inverse @ (sums.T @ sums * patches / max(1, patches - 8)) @ inverse)[:6, :6]
+    scatter = inverse @ (sums.T @ sums * patches / max(1, patches - 8)) @ inverse
+    step = inverse @ scores.sum(axis=0)
+    return (scatter + np.outer(step, step))[:6, :6]
 
 
 def _smooth_grey(frame: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from eval.geometry.known_pose import plane_sweep
 from eval.geometry.memory import revisit, world_stability_score
 from eval.geometry.objects import object_flow
 from eval.geometry.permanence import object_permanence
+from eval.geometry.photo_consistency import photo_consistency
 from eval.geometry.pose import invert
 from eval.geometry.structure import sfm
 from eval.geometry.tsed import tsed
@@ -45,7 +46,11 @@ def degenerate(frames):
     }
 
 
-@pytest.mark.parametrize("measure", [residual_flow, object_flow, plane_sweep, camera_following], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "measure",
+    [residual_flow, object_flow, plane_sweep, photo_consistency, camera_following],
+    ids=lambda m: m.name,
+)
 def test_degenerate_clips_never_beat_true_ones(walk, measure):
     true = measure(walk).value
     for name, frames in degenerate(walk.frames).items():
