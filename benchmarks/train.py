@@ -92,7 +92,11 @@ def updates(
         update()
     times = sorted(timed(update, device) for _ in range(count))
     found = cost(model.config, latent_grid=(8, 8))
-    return times[count // 2], 2 * b * f * found.tokens, FORWARD_AND_BACKWARD * 2 * b * f * found.flops_per_pass
+    return (
+        times[count // 2],
+        2 * b * f * found.tokens,
+        FORWARD_AND_BACKWARD * b * f * (2 * found.flops_per_pass + found.flops_per_forecast),
+    )
 
 
 def mixed(config: TrainConfig, count: int, precision: str, device: torch.device) -> None:

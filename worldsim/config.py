@@ -8,7 +8,7 @@ from worldsim.errors import ConfigError, UnknownNameError
 
 Prediction = Literal["x", "velocity", "noise"]
 PathName = Literal["rectified_flow", "variance_preserving"]
-Source = Literal["noise", "previous"]
+Source = Literal["noise", "previous", "forecast"]
 
 FORMAT_VERSION = 1
 
@@ -83,6 +83,29 @@ class TextConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForecastConfig(Config):
+    """A convolutional forecast of the next frame (`worldsim.nn.forecast`).
+
+    Attributes:
+        frames: Latest frames that it sees.
+        width: Its channels.
+        depth: Residual pairs of convolutions.
+    """
+
+    frames: int = 4
+    width: int = 128
+    depth: int = 6
+
+    def __post_init__(self) -> None:
+        if min(self.frames, self.width, self.depth) < 1:
+            raise ConfigError(
+                expected="frames, width and depth of a forecast of at least 1",
+                got=f"{self.frames}, {self.width}, {self.depth}",
+                remedy="Raise them.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
     """The video diffusion transformer.
 
@@ -107,9 +130,11 @@ class ModelConfig(Config):
             (`worldsim.nn.outcomes.Outcome`).
         path: Noise path.
         prediction: What the network predicts.
-        source: Where the path of a frame begins at level 1: "noise", or "previous", the frame before it plus noise
-            (`worldsim.noise.source`), so that what does not change need not be made anew. Only with rectified flow.
-        source_noise: Standard deviation of that noise.
+        source: Where the path of a frame begins at level 1: "noise"; "previous", the frame before it plus noise
+            (`worldsim.noise.source`), so that what does not change need not be made anew; or "forecast", its forecast
+            plus noise. The latter two only with rectified flow.
+        source_noise: Standard deviation of that noise; around forecasts the least, and theirs where it is larger.
+        forecast: The forecast, or None for a model without.
     """
 
     latent_channels: int = 8
@@ -132,13 +157,24 @@ class ModelConfig(Config):
     prediction: Prediction = "x"
     source: Source = "noise"
     source_noise: float = 0.3
+    forecast: ForecastConfig | None = None
 
     def __post_init__(self) -> None:
-        if self.source == "previous" and self.path != "rectified_flow":
+        if self.source != "noise" and self.path != "rectified_flow":
             raise ConfigError(
-                expected='path "rectified_flow" for paths that begin at the previous frame',
+                expected='path "rectified_flow" for paths that begin at the previous frame or at a forecast',
                 got=self.path,
                 remedy="Change `path` or `source`.",
+            )
+        if self.source == "forecast" and self.forecast is None:
+            raise ConfigError(
+                expected='a `forecast` for source "forecast"', got=None, remedy="Give `forecast`, or change `source`."
+            )
+        if self.forecast and self.forecast.frames > self.window:
+            raise ConfigError(
+                expected=f"a forecast from at most the window's {self.window} frames",
+                got=self.forecast.frames,
+                remedy="Lower `forecast.frames`.",
             )
         if self.width % self.heads or (self.width // self.heads) % 4:
             raise ConfigError(

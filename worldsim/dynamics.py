@@ -15,7 +15,7 @@ from worldsim.controls import Controls
 from worldsim.errors import ConfigError, FramesError, StateError
 from worldsim.nn.cache import RingCache
 from worldsim.nn.masks import causal_mask
-from worldsim.nn.passes import Plan
+from worldsim.nn.passes import Conditions, Plan
 from worldsim.noise import VariancePreserving, clean_from_prediction, mix, source
 from worldsim.sampler import level_grid, sample
 from worldsim.sampling import Sampling
@@ -137,7 +137,12 @@ class Dynamics:
         plan = self._plan(state, controls, levels)
         denoise = self._denoiser(state, plan, levels)
         latent = sample(
-            denoise, self._source(state, noise), grid, self.model.path, method=rule.method, damping=rule.damping
+            denoise,
+            self._source(state, noise, controls),
+            grid,
+            self.model.path,
+            method=rule.method,
+            damping=rule.damping,
         )
         hidden = self._see(state, latent, plan, len(levels) - 1)
         return state.extended(latent[:, 0], controls), latent, hidden
@@ -173,7 +178,7 @@ class Dynamics:
         total = torch.zeros(state.num_envs, dtype=torch.float64, device=self.device)
         for draw in range(draws):
             noise = frame_noise(state.seeds, state.frame, latent.shape[2:], stream=_ERROR_STREAM + draw)[:, None]
-            noise = self._source(state, noise.to(latent))
+            noise = self._source(state, noise.to(latent), controls)
             for level in grid:
                 guess = denoise(mix(self.model.path, latent, noise, level), level)
                 total += (guess - latent).double().square().mean(dim=(1, 2, 3, 4))
@@ -226,11 +231,19 @@ class Dynamics:
         self._fill(state, latents, controls, positions, rows)
         return state
 
-    def _source(self, state: State, noise: Tensor) -> Tensor:
+    def _source(self, state: State, noise: Tensor, controls: Controls) -> Tensor:
         """What denoising of the next frame begins with, (B, 1, C, h, w)."""
-        if self.model.config.source == "noise":
+        config, seen = self.model.config, (state.frame > 0)[:, None].to(noise.device)
+        if config.source == "noise":
             return noise
-        return source(self.model.config, noise, state.recent(1)[0], (state.frame > 0)[:, None].to(noise.device))
+        if config.forecast is None or config.source == "previous":
+            return source(config, noise, state.recent(1)[0], seen)
+        count = config.forecast.frames
+        positions = state.frame[:, None].to(self.device) - count + torch.arange(count, device=self.device)
+        shown = self._as_context(state.recent(count)[0], state.seeds, positions)
+        before = torch.where(positions[..., None, None, None] >= 0, shown, 0.0)[:, None]
+        expected, spread = self.model.forecasts(before, Conditions(**controls.tensors()))
+        return source(config, noise, expected, seen, spread)
 
     def _plan(self, state: State, controls: Controls, levels: Sequence[float]) -> Plan:
         """What the passes over the next frame share; one pass for each level."""

@@ -126,7 +126,7 @@ def _broadcast(level: Tensor, like: Tensor) -> Tensor:
     return level.reshape(level.shape + (1,) * (like.ndim - level.ndim)).to(like.dtype)
 
 
-def source(config: ModelConfig, noise: Tensor, previous: Tensor, has_previous: Tensor) -> Tensor:
+def source(config: ModelConfig, noise: Tensor, near: Tensor, has_near: Tensor, spread: Tensor | None = None) -> Tensor:
     """Where the paths of frames begin, at level 1.
 
     Rectified flow runs between any two distributions; coupling each frame with the one before it keeps the path short
@@ -135,10 +135,11 @@ def source(config: ModelConfig, noise: Tensor, previous: Tensor, has_previous: T
     Args:
         config: Its `source` and `source_noise`.
         noise: (B, F, C, h, w) unit Gaussian.
-        previous: The frame before each, like `noise`; what stands where there is none does not matter.
-        has_previous: Boolean, broadcastable to (B, F).
+        near: The frame before each, or its forecast, like `noise`; what stands where there is none does not matter.
+        has_near: Boolean, broadcastable to (B, F).
+        spread: Standard deviation of the noise around it, like `noise`, where it is larger than `source_noise`.
     """
     if config.source == "noise":
         return noise
-    near = previous.to(noise) + config.source_noise * noise
-    return torch.where(has_previous[..., None, None, None], near, noise)
+    scale = config.source_noise if spread is None else spread.to(noise).clamp(min=config.source_noise)
+    return torch.where(has_near[..., None, None, None], near.to(noise) + scale * noise, noise)

@@ -22,6 +22,7 @@ class Cost:
         tokens: Tokens of a frame.
         flops_per_pass: Floating-point operations of one pass over one new frame against a full cache; a step with S
             denoising steps takes S + 1 passes. A multiplication and an addition count as two.
+        flops_per_forecast: Of one forecast, which a step makes beside them; 0 for a model without.
         cache_bytes: Memory of one environment's key/value cache in float32.
         weight_bytes: Memory of the weights in float32.
     """
@@ -29,6 +30,7 @@ class Cost:
     parameters: int
     tokens: int
     flops_per_pass: int
+    flops_per_forecast: int
     cache_bytes: int
     weight_bytes: int
 
@@ -58,9 +60,19 @@ def cost(config: ModelConfig, *, latent_grid: tuple[int, int]) -> Cost:
         parameters=parameters,
         tokens=tokens,
         flops_per_pass=per_token * tokens + ends + modulation,
+        flops_per_forecast=_forecast_flops(config, latent_grid),
         cache_bytes=2 * depth * tokens * config.window * d * 4,
         weight_bytes=4 * parameters,
     )
+
+
+def _forecast_flops(config: ModelConfig, latent_grid: tuple[int, int]) -> int:
+    if config.forecast is None:
+        return 0
+    own, channels = config.forecast, config.latent_channels
+    taps = own.frames * channels * own.width + own.depth * 2 * own.width**2 + 2 * own.width * channels
+    modulation = 2 * own.depth * 2 * own.width * (config.action_dim + config.camera_dim + 2)
+    return 2 * 9 * taps * latent_grid[0] * latent_grid[1] + modulation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +126,7 @@ def training_cost(
     """
     found = cost(config, latent_grid=latent_grid)
     frames = round(tokens_per_parameter * found.parameters / found.tokens)
-    flops = frames * 2.0 * (3.0 + feedback) * found.flops_per_pass
+    flops = frames * (3.0 + feedback) * (2.0 * found.flops_per_pass + found.flops_per_forecast)
     return TrainingCost(
         tokens=frames * found.tokens,
         frames=frames,

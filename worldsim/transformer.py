@@ -20,6 +20,7 @@ from worldsim.nn.blocks import HALVES, PARTS, Block, DenseLayout, Layout, Packed
 from worldsim.nn.cache import RingCache
 from worldsim.nn.compiled import CompiledSteps
 from worldsim.nn.ends import Entrance
+from worldsim.nn.forecast import Forecast, controls_of
 from worldsim.nn.outcomes import Outcome
 from worldsim.nn.passes import Clip, Clips, Conditions, Output, Plan, Record, TextKeys, TimeMask, check_clips
 from worldsim.nn.rope import temporal_rotation
@@ -56,6 +57,7 @@ class VideoDiT(Entrance):
         self.modulation_out = nn.Sequential(nn.SiLU(), nn.Linear(d, 2 * d))
         self.unpatchify = nn.Linear(d, config.latent_channels * config.patch**2)
         self.outcome = Outcome(d, config.reward_bins) if config.heads_out else None
+        self.forecast = Forecast(config) if config.forecast else None
         self.compiled: CompiledSteps | None = None
         self._initialise()
 
@@ -87,11 +89,26 @@ class VideoDiT(Entrance):
             model = copy.deepcopy(self).to(dtype)
             for norm in (m for m in model.modules() if isinstance(m, nn.RMSNorm)):
                 norm.float()  # as under autocast: queries and keys are normalised in float32
+            if model.forecast is not None:
+                model.forecast.float()  # latents stay float32
         elif compiled:
             model = copy.copy(self)
         if compiled:
             model.compiled = CompiledSteps(self.patchify.weight.device)
         return model
+
+    def forecasts(self, before: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        """What frames are forecast to be, and how far that may be off, for a model with a forecast.
+
+        Args:
+            before: (B, F, K, C, h, w) the frames before each, from `worldsim.nn.forecast.frames_before`.
+            conditions: Of the frames themselves.
+
+        Returns:
+            Two (B, F, C, h, w), float32: the forecast and its standard deviation.
+        """
+        assert self.forecast is not None, "the model has no forecast"
+        return self.forecast(before, controls_of(conditions, before, self.config))
 
     def encode_text(self, texts: list[str | None]) -> Tensor | None:
         """(B, L, D) memory of the texts; None stands for no text. None for a model without text."""
@@ -355,3 +372,5 @@ class VideoDiT(Entrance):
         for block in self._stack:
             if block.shared_modulation:
                 nn.init.zeros_(block.offsets)
+        if self.forecast is not None:
+            self.forecast.begin()

@@ -133,7 +133,12 @@ def _of_checkpoint(checkpoint: Checkpoint) -> Iterable[tuple[str, str]]:
             f"{found.parameters / 1e6:.2f} M parameters, {model.width} x {model.depth}, window {model.window}",
         ),
         ("tokenizer", f"{sum(p.numel() for p in checkpoint.tokenizer.parameters()) / 1e6:.2f} M parameters"),
-        ("cost", f"{found.flops_per_pass / 1e9:.3f} GFLOP a pass, {found.cache_bytes / 2**20:.1f} MiB cache an env"),
+        (
+            "cost",
+            f"{found.flops_per_pass / 1e9:.3f} GFLOP a pass"
+            + (f", {found.flops_per_forecast / 1e9:.3f} a forecast" if found.flops_per_forecast else "")
+            + f", {found.cache_bytes / 2**20:.1f} MiB cache an env",
+        ),
         ("trained on", f"{checkpoint.meta.get('data', 'unknown')}"),
         ("versions", f"{checkpoint.meta.get('versions', 'unknown')}"),
     ]

@@ -79,6 +79,8 @@ class DynamicsConfig(Config):
         bidirectional: Share of updates in which time is bidirectional.
         first_frames: Share of updates on single frames of many scenes, with nothing before them: how a world begins
             from its text. A window holds one such frame beside many others.
+        forecasts: Share of the updates on windows of a model with a forecast that train this alone.
+        forecast_steps: Frames that it then runs on its own from every frame of the window.
         events: Share of the weight by which windows are drawn that lies on frames with events (contacts, rewards,
             terminations, the most abrupt changes of the latents), in [0, 1); 0 draws all windows alike.
         reward_weight: Weight of the reward loss.
@@ -100,6 +102,8 @@ class DynamicsConfig(Config):
     drop_camera: float = 0.1
     bidirectional: float = 0.1
     first_frames: float = 0.0
+    forecasts: float = 0.0
+    forecast_steps: int = 4
     events: float = 0.0
     reward_weight: float = 0.1
     termination_weight: float = 0.1
@@ -115,8 +119,9 @@ class DynamicsConfig(Config):
             "drop_camera",
             "bidirectional",
             "first_frames",
+            "forecasts",
         )
-        _check_range(self, ("length", "feedback_depth"), 1)
+        _check_range(self, ("length", "feedback_depth", "forecast_steps"), 1)
         _check_range(self, (*shares, "events"), 0.0, 1.0)
         _check_range(self, ("level_std", "weight_floor", "reward_weight", "termination_weight"), 0.0)
         if min(self.lengths, default=1) < 1:

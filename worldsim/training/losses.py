@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from worldsim.nn.forecast import frames_before
 from worldsim.nn.masks import two_stream_mask
 from worldsim.noise import clean_from_prediction, mix, source
 from worldsim.training.config import DynamicsConfig
@@ -70,6 +71,8 @@ def dynamics_loss(
         return _first_frame_loss(model, groups, config, draws)
     if draws[0].one() < config.bidirectional:
         return _bidirectional_loss(model, groups, config, draws)
+    if model.forecast is not None and draws[0].one() < config.forecasts:
+        return _forecast_loss(model, groups, config, draws)
     return _causal_loss(model, groups, config, draws, feedback=feedback)
 
 
@@ -96,6 +99,9 @@ def _causal_loss(
         if model.config.heads_out:
             extra, extra_parts = _outcome_loss(model, hidden, batch, config)
             loss, parts = loss + extra, parts | extra_parts
+        if s.forecast is not None:
+            extra, extra_parts = _forecast_error(*s.forecast, s.clean)
+            loss, parts = loss + extra, parts | extra_parts
         found.append((loss, parts))
     return _mean_over_windows(found, groups)
 
@@ -109,10 +115,12 @@ class _TwoStreams:
     """
 
     def __init__(self, model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: "_Draw") -> None:
-        self.path, self.config, self.draw = model.path, model.config, draw
+        self.model, self.path, self.config, self.draw = model, model.path, model.config, draw
         self.clean = self.context = batch.latents
+        self.forecast: tuple[Tensor, Tensor] | None = None
         b, f = self.clean.shape[:2]
-        self.conditions = _twice(_conditions(model, batch, config, draw))
+        self.single = _conditions(model, batch, config, draw)
+        self.conditions = _twice(self.single)
         self.positions = torch.arange(f, device=self.clean.device)
         self.levels = _target_levels(config, draw, b, f)
         context_levels = config.context_noise * draw.uniform(b, f)
@@ -121,14 +129,24 @@ class _TwoStreams:
     def entered(self, levels: Tensor) -> Clips:
         """Both streams, noise drawn anew, the noisy one at these levels."""
         noised = mix(self.path, self.context, self.draw.normal(self.clean), self.context_levels)
-        begin = source(self.config, self.draw.normal(self.clean), self.context.roll(1, dims=1), self.positions > 0)
-        self.target = mix(self.path, self.clean, begin, levels)
+        self.target = mix(self.path, self.clean, self._begin(noised), levels)
         return Clips(
             latents=torch.cat((noised, self.target), dim=1),
             levels=torch.cat((self.context_levels, levels), dim=1),
             positions=self.positions.repeat(2),
             conditions=self.conditions,
         )
+
+    def _begin(self, noised: Tensor) -> Tensor:
+        """Where the paths of the noisy stream begin, given the clean stream as it enters."""
+        noise, seen = self.draw.normal(self.clean), self.positions > 0
+        if self.config.forecast is not None:
+            before = frames_before(noised, self.config.forecast.frames)
+            self.forecast = self.model.forecasts(before, self.single)
+            if self.config.source == "forecast":
+                expected, spread = (x.detach() for x in self.forecast)
+                return source(self.config, noise, expected, seen, spread)
+        return source(self.config, noise, self.context.roll(1, dims=1), seen)
 
     def read(self, out: Output, levels: Tensor) -> tuple[Tensor, Tensor]:
         """The clean latents that the noisy stream says, (B, F, C, h, w), and the clean stream's hidden tokens."""
@@ -159,6 +177,54 @@ def _bidirectional_loss(
         found.append(_denoising_loss(guess, batch.latents, x.levels, config, keep=~known))
     loss, parts = _mean_over_windows(found, groups)
     return loss, {f"bidirectional_{k}": v for k, v in parts.items()}
+
+
+def _forecast_loss(
+    model: VideoDiT, groups: Sequence[LatentBatch], config: DynamicsConfig, draws: Sequence["_Draw"]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The forecast alone, on its own past: from every frame of a window it runs on for some frames.
+
+    Errors of all of them are followed back through the run (backpropagation through time), so that it learns where
+    things go, not only where they are next.
+    """
+    found = [_run_of_forecasts(model, batch, config, draw) for batch, draw in zip(groups, draws, strict=True)]
+    loss, parts = _mean_over_windows(found, groups)
+    return loss, {f"run_{k}": v for k, v in parts.items()}
+
+
+def _run_of_forecasts(
+    model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: "_Draw"
+) -> tuple[Tensor, dict[str, Tensor]]:
+    assert model.config.forecast is not None
+    clean = batch.latents
+    b, f = clean.shape[:2]
+    conditions = _conditions(model, batch, config, draw)
+    levels = config.context_noise * draw.uniform(b, f) * (draw.uniform(b, 1) >= config.context_clean)
+    seen = model.config.forecast.frames
+    before = frames_before(mix(model.path, clean, draw.normal(clean), levels), seen)
+    losses, parts = [], {}
+    for step in range(max(1, min(config.forecast_steps, f - seen))):
+        expected, spread = model.forecasts(before, _later(conditions, step))
+        # Where too few frames were seen to tell how things move, what becomes of them teaches nothing but to blur.
+        loss, now = _forecast_error(expected, spread, clean[:, step:], first=seen if step else 1)
+        losses.append(loss)
+        parts |= {"forecast": now["forecast"]} if step == 0 else {"forecast_last": now["forecast"]}
+        before = torch.cat((before[:, :, 1:], expected[:, :, None]), dim=2)[:, :-1]
+    return torch.stack(losses).mean(), parts
+
+
+def _later(conditions: Conditions, frames: int) -> Conditions:
+    """What leads to the frames from that number on."""
+
+    def cut(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x[:, frames:]
+
+    return Conditions(
+        actions=cut(conditions.actions),
+        has_action=cut(conditions.has_action),
+        camera=cut(conditions.camera),
+        has_camera=cut(conditions.has_camera),
+    )
 
 
 def _first_frame_loss(
@@ -235,6 +301,20 @@ def _denoising_loss(
     share = keep_f / keep_f.sum(dim=1, keepdim=True).clamp(min=1.0) / len(error)
     weighted = (levels.clamp(min=config.weight_floor) ** -2 * error * share).sum()
     return weighted, {"denoising": weighted.detach(), "x_error": (error * share).sum().detach()}
+
+
+def _forecast_error(
+    expected: Tensor, spread: Tensor, clean: Tensor, *, first: int = 1
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Squared error of forecasts, from frame number `first` on, and its likelihood under their spread.
+
+    The spread learns from errors that it does not weigh: likelihood alone gives up where it is unsure (Seitzer et al.
+    2022).
+    """
+    error = (expected - clean.float()).square()
+    likelihood = spread.log() + 0.5 * error.detach() / spread.square()
+    forecast, spreads = (x[:, first:].mean() for x in (error, likelihood))
+    return forecast + 0.1 * spreads, {"forecast": forecast.detach(), "spread": spreads.detach()}
 
 
 def _outcome_loss(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from worldsim.config import ModelConfig, TextConfig, TokenizerConfig
+from worldsim.config import ForecastConfig, ModelConfig, TextConfig, TokenizerConfig
 from worldsim.errors import UnknownNameError
 from worldsim.training.config import DynamicsConfig, OptimiserConfig, TrainConfig
 
@@ -32,9 +32,9 @@ def room(data: Data) -> TrainConfig:
 
 
 def _next_frame_world(data: Data, *, latent_channels: int, window: int, steps: int) -> TrainConfig:
-    """A token is one latent cell, and the network predicts the way from the frame before.
+    """A token is one latent cell, and the network predicts the way from a convolutional forecast of the frame.
 
-    A view in motion is hard to reproduce and easy to change (docs/training.md has the figures).
+    What is near, a convolution learns in minutes and attention in hours (docs/training.md has the figures).
     """
     return TrainConfig(
         data=data,
@@ -49,8 +49,9 @@ def _next_frame_world(data: Data, *, latent_channels: int, window: int, steps: i
             text=TextConfig(),
             reward_bins=63,
             prediction="velocity",
-            source="previous",
+            source="forecast",
             source_noise=0.05,
+            forecast=ForecastConfig(),
         ),
         tokenizer_optimiser=OptimiserConfig(steps=2500, batch_size=16, rate=2e-3),
         optimiser=OptimiserConfig(steps=steps, batch_size=8, method="muon", rate=3e-3, warmup=50, ema=0.98),
@@ -82,8 +83,8 @@ def second_phase(config: TrainConfig, start: str) -> TrainConfig:
     made in one or two passes of one step from pure noise, and most of the loss lies on that step. More passes lead away
     from the frames that are to be predicted, and teach to fade; noise on the past teaches to mend it. Windows are
     longer than the model's own, as those of a rollout are, and fewer, so that an update has as many frames as before.
-    Paths begin at the frame before, windows rich in events come more often, and some updates are for first frames
-    alone.
+    Paths begin at the forecast, or at the frame before for a model without, windows rich in events come more often, and
+    some updates are for first frames alone.
 
     Args:
         config: The first phase.
@@ -94,7 +95,7 @@ def second_phase(config: TrainConfig, start: str) -> TrainConfig:
     return replace(
         config,
         start=start,
-        model=replace(config.model, source="previous"),
+        model=replace(config.model, source="forecast" if config.model.forecast else "previous"),
         optimiser=replace(
             first, steps=4600, batch_size=-(-frames // length), rate=first.rate * 2 / 3, warmup=30, decay=0.35
         ),

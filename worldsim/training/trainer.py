@@ -127,13 +127,14 @@ def _resolved(config: TrainConfig, corpus: Corpus, start: Checkpoint | None) -> 
             got=f"a dataset with {corpus.action_space}",
             remedy="Record with the same actions, or train a new world.",
         )
-    # The shape is the checkpoint's; where paths begin and how rewards are said can be learned anew.
+    # The shape is the checkpoint's; forecasts, where paths begin and how rewards are said can be learned anew.
     wanted = config.model
     model = replace(
         start.model.config,
         source=wanted.source,
         source_noise=wanted.source_noise,
         reward_bins=wanted.reward_bins if start.model.config.heads_out else 0,
+        forecast=wanted.forecast,
     )
     return replace(config, model=model, tokenizer=start.tokenizer.config)
 
@@ -187,11 +188,20 @@ def _shared_latents(
 
 
 def _take_over(model: VideoDiT, start: VideoDiT) -> None:
-    """Gives the model the weights of another of its shape; outcome heads of another shape stay as they began."""
-    weights = start.state_dict()
+    """Gives the model the weights of another of its shape; outcome heads and forecasts of another begin anew.
+
+    So does the last layer where paths begin elsewhere: what it said is the way from there. It begins as nothing, which
+    leaves frames where their paths begin.
+    """
+    anew = []
     if model.config.reward_bins != start.config.reward_bins:
-        weights |= {k: v for k, v in model.state_dict().items() if k.startswith("outcome.")}
-    model.load_state_dict(weights)
+        anew.append("outcome.")
+    if model.config.forecast != start.config.forecast:
+        anew.append("forecast.")
+    if model.config.source != start.config.source:
+        anew.append("unpatchify.")
+    own, taken = model.state_dict(), start.state_dict()
+    model.load_state_dict({k: own[k] if k.startswith(tuple(anew)) else taken[k] for k in own})
 
 
 def _train_dynamics(

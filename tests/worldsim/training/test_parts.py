@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from worldsim.config import ModelConfig, TextConfig, TokenizerConfig
+from worldsim.config import ForecastConfig, ModelConfig, TextConfig, TokenizerConfig
 from worldsim.data import Dataset
 from worldsim.errors import ConfigError, TrainingError, UnknownNameError
 from worldsim.nn.cache import RingCache
@@ -326,6 +326,16 @@ def test_the_cost_of_a_model_is_what_pytorch_counts(name: str) -> None:
         counted = counter.get_total_flops() - for_text
     # The level embedding and pooled text are left out of the formula.
     assert counted == pytest.approx(expected.flops_per_pass, rel=0.03)
+
+
+def test_the_cost_of_a_forecast_is_what_pytorch_counts() -> None:
+    config = ModelConfig(latent_channels=6, action_dim=5, forecast=ForecastConfig(frames=3, width=24, depth=2))
+    model = VideoDiT(config).eval().requires_grad_(requires_grad=False)
+    expected = cost(config, latent_grid=(8, 4))
+    assert expected.parameters == sum(p.numel() for p in model.parameters())
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.forecasts(torch.zeros(1, 1, 3, 6, 8, 4), Conditions())
+    assert counter.get_total_flops() == expected.flops_per_forecast
 
 
 def test_training_cost_follows_from_what_autograd_and_the_counter_say() -> None:

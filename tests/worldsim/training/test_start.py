@@ -8,7 +8,7 @@ import torch
 
 import worldsim
 from worldsim.checkpoint import load_checkpoint
-from worldsim.config import ModelConfig
+from worldsim.config import ForecastConfig, ModelConfig
 from worldsim.data import record
 from worldsim.errors import ActionError, UnknownNameError
 from worldsim.noise import path_named
@@ -46,6 +46,20 @@ def test_heads_that_say_rewards_otherwise_are_learned_anew(config: TrainConfig, 
     for name, weight in old.state_dict().items():
         if not name.startswith("outcome."):
             torch.testing.assert_close(new.state_dict()[name], weight, rtol=0, atol=1e-7)
+
+
+def test_a_world_whose_paths_begin_elsewhere_begins_there(config: TrainConfig, tmp_path: Path) -> None:
+    first = train(config, out=tmp_path / "first", show_progress=False)
+    slow = replace(config.optimiser, steps=1, rate=1e-9, warmup=0)
+    model = replace(config.model, source="forecast", forecast=ForecastConfig(frames=2, width=8, depth=1))
+    second = train(replace(config, start=str(first), optimiser=slow, model=model), out=tmp_path / "second")
+    old, new = load_checkpoint(first).model, load_checkpoint(second).model
+    assert new.config == replace(old.config, source="forecast", forecast=model.forecast)
+    for name, weight in new.state_dict().items():
+        if name.startswith("unpatchify."):
+            torch.testing.assert_close(weight, torch.zeros_like(weight), rtol=0, atol=1e-7)
+        elif not name.startswith("forecast."):
+            torch.testing.assert_close(weight, old.state_dict()[name], rtol=0, atol=1e-7)
 
 
 def test_other_actions_are_refused(config: TrainConfig, tmp_path: Path) -> None:
