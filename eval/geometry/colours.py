@@ -4,7 +4,7 @@ A point of a static world that one frame shows has its colour in every other fra
 picture or behind something there. Space carving builds a shape from that rule (Kutulakos and Seitz 2000, *A theory of
 shape by space carving*); here the rule judges the video. Depth comes from a plane sweep (Collins 1996). Colours are
 compared with what the neighbour shows within half a pixel, which forgives sampling (Birchfield and Tomasi 1998, *A
-pixel dissimilarity measure that is insensitive to image sampling*).
+pixel dissimilarity measure that is insensitive to image sampling*), and what differs must be as wide as the window.
 
 What is ours: the pixel may have any of the depths found around it, for it may lie beside an edge; and only a surface
 that is itself *confirmed* hides it, one whose colour other frames show at the depth found for it. Without that, the gap
@@ -52,7 +52,8 @@ class Comparison:
         target: Frame index.
         source: Frame index of the neighbour.
         compared: (H, W) bool: inside the neighbour, hidden by nothing there.
-        contradicted: (H, W) bool: compared, and of a colour that the neighbour shows at none of the depths.
+        contradicted: (H, W) bool: compared, and of a colour that the neighbour shows at none of the depths, as are all
+            of a window of 3 x 3 around or beside it.
         textured: (H, W) bool: the target has the texture by which a depth can be found.
     """
 
@@ -166,7 +167,7 @@ def compare_colours(
                 target=target,
                 source=source,
                 compared=compared,
-                contradicted=compared & (own.excess[source] > limit),
+                contradicted=_whole(compared & (own.excess[source] > limit)),
                 textured=textured,
             )
         for kept in (placed, colours):
@@ -260,6 +261,14 @@ def _excess(wanted: np.ndarray, source: _Colours, pixels: np.ndarray) -> np.ndar
 
 def _blur(levels: np.ndarray) -> np.ndarray:
     return cv2.blur(levels, _SQUARE.shape)
+
+
+def _whole(pixels: np.ndarray) -> np.ndarray:
+    """Those of some pixels (H, W) that fill a window among them.
+
+    Colours are averaged over that window; what is narrower is an outline that two samplings put in different places.
+    """
+    return cv2.morphologyEx(pixels.astype(np.uint8), cv2.MORPH_OPEN, _SQUARE) > 0
 
 
 def _hidden(
