@@ -103,7 +103,7 @@ class DynamicsConfig(Config):
     bidirectional: float = 0.1
     first_frames: float = 0.0
     forecasts: float = 0.0
-    forecast_steps: int = 4
+    forecast_steps: int = 2
     events: float = 0.0
     reward_weight: float = 0.1
     termination_weight: float = 0.1

@@ -182,10 +182,10 @@ def _bidirectional_loss(
 def _forecast_loss(
     model: VideoDiT, groups: Sequence[LatentBatch], config: DynamicsConfig, draws: Sequence["_Draw"]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The forecast alone, on its own past: from every frame of a window it runs on for some frames.
+    """The forecast alone: from every frame of a window it runs on for some frames, each from its own ones before.
 
-    Errors of all of them are followed back through the run (backpropagation through time), so that it learns where
-    things go, not only where they are next.
+    Errors are not followed back through the run (the pushforward trick, Brandstetter et al. 2022): where they are, all
+    frames of it fade to what is right on average.
     """
     found = [_run_of_forecasts(model, batch, config, draw) for batch, draw in zip(groups, draws, strict=True)]
     loss, parts = _mean_over_windows(found, groups)
@@ -209,7 +209,7 @@ def _run_of_forecasts(
         loss, now = _forecast_error(expected, spread, clean[:, step:], first=seen if step else 1)
         losses.append(loss)
         parts |= {"forecast": now["forecast"]} if step == 0 else {"forecast_last": now["forecast"]}
-        before = torch.cat((before[:, :, 1:], expected[:, :, None]), dim=2)[:, :-1]
+        before = torch.cat((before[:, :, 1:], expected.detach()[:, :, None]), dim=2)[:, :-1]
     return torch.stack(losses).mean(), parts
 
 
