@@ -7,16 +7,7 @@ from geometry_scene import film, intrinsics, path, room, texture
 
 from envs.room.violations import pair
 from eval.clip import Clip
-from eval.geometry.known_depth import views
-from eval.geometry.objects import (
-    MAX_ROOM_PX,
-    SlideCheck,
-    creases,
-    faces,
-    object_flow,
-    smaller_first,
-    worst_object,
-)
+from eval.geometry.objects import MAX_ROOM_PX, creases, object_flow
 from eval.geometry.shift import least_shift
 
 KEYS = ("depth_m", "segmentation", "world_from_camera", "K", "world_from_object")
@@ -104,54 +95,26 @@ def made(name, seed, severity):
 def test_true_objects_keep_their_texture_and_broken_ones_do_not(name):
     for seed in (50_000, 50_007):
         lawful, violated = (object_flow(clip) for clip in made(name, seed, 0.3))
-        assert lawful.value < 0.25
-        assert lawful.normalised > 0.95
+        assert lawful.value < 0.02
         assert lawful.offending == ()
-        assert violated.value > 2.5 * lawful.value
+        assert violated.value > 0.05
         assert len(violated.offending) >= 2
 
 
-@pytest.mark.parametrize("quality", [92, 80])
-def test_what_a_codec_does_is_no_slide(quality):
-    """JPEG as OpenCV writes it, colour at half the resolution: what is true stays true, what swims is still seen."""
+def test_what_a_codec_does_to_the_room_too_is_no_slide():
+    """JPEG as OpenCV writes it, at full colour resolution: what is true stays true, what swims is still seen."""
+    how = [cv2.IMWRITE_JPEG_QUALITY, 97, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
     def coded(clip):
-        how = [cv2.IMWRITE_JPEG_QUALITY, quality]
         frames = [cv2.imdecode(cv2.imencode(".jpg", f[..., ::-1], how)[1], 1)[..., ::-1] for f in clip.frames]
         return object_flow(replace(clip, frames=np.stack(frames)))
 
     plain, swims = made("texture_swim_object", 50_000, 0.3)
     true, slid = coded(plain), coded(swims)
+    assert true.details["room_px"] > 1.2 * object_flow(plain).details["room_px"]
     assert slid.details["room_px"] == pytest.approx(true.details["room_px"], rel=0.1)
-    assert true.value < 0.5
-    assert true.offending == ()
-    assert slid.value > 2 * true.value
-
-
-def test_the_worst_object_counts_and_its_slide_in_proportion_to_the_frames_distance():
-    """A slide of c a frame shows c g over g frames; weighed by g over as many pixels, that is c (sum g^2) / (sum g)."""
-    segmentation = np.repeat([[0, 1, 1, 2]], 64, axis=0)
-
-    def check(gap):
-        slid = np.where(segmentation == 2, 0.3 * gap, np.where(segmentation == 1, 0.1, np.nan)).astype(np.float32)
-        return SlideCheck(least_px=slid, segmentation=segmentation, motion_px=1.0)
-
-    found = worst_object({(0, gap): check(gap) for gap in (1, 2, 4)}, 5, 1.0, 0.0)
-    assert found.details["object"] == 2
-    assert found.value == pytest.approx(0.3 * (1 + 4 + 16) / (1 + 2 + 4))
-    np.testing.assert_allclose(found.per_frame, [np.nan, 0.3, 0.6, np.nan, 1.2], rtol=1e-6)
-    assert found.offending == (4,)
-    # One whose every pixel is seen once too seldom has no slide of its own: the other is all there is.
-    few = {(0, 1): replace(check(1), least_px=np.where(np.arange(64)[:, None] < 40, check(1).least_px, np.nan))}
-    assert worst_object(few, 2, 1.0, 0.0).value == pytest.approx(0.1)
-
-
-def test_views_are_compared_where_objects_look_smaller():
-    walk = film(room(0), path(2))
-    seen, K = views(replace(walk, truth={**walk.truth, "segmentation": np.ones_like(walk.truth["segmentation"])}))
-    near, far = faces(seen[0], K), faces(replace(seen[0], depth_m=1.5 * seen[0].depth_m), K)
-    assert smaller_first(near, far)[0] is far
-    assert smaller_first(far, near)[0] is far
+    assert true.value < 0.01
+    assert slid.value > 0.2
 
 
 def test_a_room_that_is_broken_itself_excuses_no_more_than_its_limit():
