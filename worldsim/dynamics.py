@@ -14,6 +14,7 @@ from torch import Tensor
 from worldsim.controls import Controls
 from worldsim.errors import ConfigError, FramesError, StateError
 from worldsim.nn.cache import RingCache
+from worldsim.nn.forecast import told
 from worldsim.nn.masks import causal_mask
 from worldsim.nn.passes import Conditions, Plan
 from worldsim.noise import VariancePreserving, clean_from_prediction, mix, source
@@ -135,15 +136,9 @@ class Dynamics:
         grid = (self._first_levels if alone else self._levels).to(noise.dtype)
         levels = [*grid[:-1].tolist(), rule.context_level]
         plan = self._plan(state, controls, levels)
-        denoise = self._denoiser(state, plan, levels)
-        latent = sample(
-            denoise,
-            self._source(state, noise, controls),
-            grid,
-            self.model.path,
-            method=rule.method,
-            damping=rule.damping,
-        )
+        begin, expected = self._source(state, noise, controls)
+        denoise = self._denoiser(state, plan, levels, expected)
+        latent = sample(denoise, begin, grid, self.model.path, method=rule.method, damping=rule.damping)
         hidden = self._see(state, latent, plan, len(levels) - 1)
         return state.extended(latent[:, 0], controls), latent, hidden
 
@@ -174,11 +169,12 @@ class Dynamics:
         state = self.refreshed(state)
         grid = torch.tensor(levels, dtype=latent.dtype)
         at = grid.tolist()
-        denoise = self._denoiser(state, self._plan(state, controls, at), at)
+        plan = self._plan(state, controls, at)
         total = torch.zeros(state.num_envs, dtype=torch.float64, device=self.device)
         for draw in range(draws):
             noise = frame_noise(state.seeds, state.frame, latent.shape[2:], stream=_ERROR_STREAM + draw)[:, None]
-            noise = self._source(state, noise.to(latent), controls)
+            noise, expected = self._source(state, noise.to(latent), controls)
+            denoise = self._denoiser(state, plan, at, expected)
             for level in grid:
                 guess = denoise(mix(self.model.path, latent, noise, level), level)
                 total += (guess - latent).double().square().mean(dim=(1, 2, 3, 4))
@@ -231,32 +227,35 @@ class Dynamics:
         self._fill(state, latents, controls, positions, rows)
         return state
 
-    def _source(self, state: State, noise: Tensor, controls: Controls) -> Tensor:
-        """What denoising of the next frame begins with, (B, 1, C, h, w)."""
+    def _source(self, state: State, noise: Tensor, controls: Controls) -> tuple[Tensor, Tensor | None]:
+        """What denoising of the next frame begins with, (B, 1, C, h, w), and `Conditions.expected` of it."""
         config, seen = self.model.config, (state.frame > 0)[:, None].to(noise.device)
         if config.source == "noise":
-            return noise
+            return noise, None
         if config.forecast is None or config.source == "previous":
-            return source(config, noise, state.recent(1)[0], seen)
+            return source(config, noise, state.recent(1)[0], seen), None
         count = config.forecast.frames
         positions = state.frame[:, None].to(self.device) - count + torch.arange(count, device=self.device)
         shown = self._as_context(state.recent(count)[0], state.seeds, positions)
         before = torch.where(positions[..., None, None, None] >= 0, shown, 0.0)[:, None]
-        expected, spread = self.model.forecasts(before, Conditions(**controls.tensors()))
-        return source(config, noise, expected, seen, spread)
+        forecast, spread = self.model.forecasts(before, Conditions(**controls.tensors()))
+        return source(config, noise, forecast, seen, spread), told(forecast, spread, seen)
 
     def _plan(self, state: State, controls: Controls, levels: Sequence[float]) -> Plan:
         """What the passes over the next frame share; one pass for each level."""
         conditions, text_keys = self._variants.conditions(state, controls), self._variants.text_keys(state)
         return self.model.plan(torch.tensor(levels, device=self.device), conditions, state.cache, text_keys)
 
-    def _denoiser(self, state: State, plan: Plan, levels: Sequence[float]) -> Callable[[Tensor, Tensor], Tensor]:
+    def _denoiser(
+        self, state: State, plan: Plan, levels: Sequence[float], expected: Tensor | None
+    ) -> Callable[[Tensor, Tensor], Tensor]:
         """The guided clean estimate as a function of (x, level), which samplers take; the plan is of these levels."""
         model = self.model
+        known = None if expected is None else self._variants.repeat(expected)
 
         def denoise(x: Tensor, level: Tensor) -> Tensor:
             many = self._variants.repeat(x)
-            prediction = model.step(many, plan, levels.index(level.item()), state.cache)
+            prediction = model.step(many, plan, levels.index(level.item()), state.cache, known)
             return self.sampling.guided(
                 clean_from_prediction(model.path, model.config.prediction, prediction, many, level)
             )

@@ -247,7 +247,7 @@ class VideoDiT(Entrance):
             text_keys=text_keys,
         )
 
-    def step(self, latent: Tensor, plan: Plan, index: int, cache: RingCache) -> Tensor:
+    def step(self, latent: Tensor, plan: Plan, index: int, cache: RingCache, expected: Tensor | None = None) -> Tensor:
         """One pass over one new frame against the cache, whose current slot it may overwrite in place.
 
         Args:
@@ -255,11 +255,12 @@ class VideoDiT(Entrance):
             plan: The passes over this frame.
             index: Which of them this is.
             cache: Keys and values of the past.
+            expected: Of the frame, as in `Conditions`.
 
         Returns:
             The prediction (B, 1, C, h, w), of the configured kind.
         """
-        x, grid = self.embed_latents(latent, plan.action_token)
+        x, grid = self.embed_latents(latent, plan.action_token, expected)
         layout = StepLayout(grid, plan.time, cache, plan.sink_time)
         if self.compiled is not None:
             hidden = self.compiled(self._stack, x, grid, plan, index, cache, keep=False)
@@ -298,7 +299,7 @@ class VideoDiT(Entrance):
         """Tokens (B, F, N, D), the rotation of their places in the frame, and the condition of each frame (B, F, D)."""
         batch, frames = latents.shape[:2]
         action = self.embed_action(batch, frames, conditions)
-        x, grid = self.embed_latents(latents, self.embed_action_token(action))
+        x, grid = self.embed_latents(latents, self.embed_action_token(action), conditions.expected)
         return x, grid, self._condition(levels, conditions, action)
 
     def _condition(self, levels: Tensor, conditions: Conditions, action: Tensor | None) -> Tensor:
@@ -374,3 +375,5 @@ class VideoDiT(Entrance):
                 nn.init.zeros_(block.offsets)
         if self.forecast is not None:
             self.forecast.begin()
+        if self.expected is not None:
+            nn.init.zeros_(self.expected.weight)

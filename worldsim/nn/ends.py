@@ -44,6 +44,8 @@ class Entrance(nn.Module):
         self.path = path_named(config.path)
         d = config.width
         self.patchify = nn.Linear(config.latent_channels * config.patch**2, d)
+        expects = config.source == "forecast"
+        self.expected = nn.Linear(2 * config.latent_channels * config.patch**2, d, bias=False) if expects else None
         self.level = nn.Sequential(nn.Linear(LEVEL_FEATURES, d), nn.SiLU(), nn.Linear(d, d))
         self.action = nn.Linear(config.action_dim, d) if config.action_dim else None
         self.no_action = nn.Parameter(torch.zeros(d)) if config.action_dim else None
@@ -67,8 +69,15 @@ class Entrance(nn.Module):
         """Tokens of a frame that are not patches."""
         return int(self.action_token is not None)
 
-    def embed_latents(self, latents: Tensor, action_token: Tensor | None) -> tuple[Tensor, Tensor]:
+    def embed_latents(
+        self, latents: Tensor, action_token: Tensor | None, expected: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Latents (B, F, C, h, w) to tokens (B, F, N, D), and the rotation of their places in the frame.
+
+        Args:
+            latents: The frames.
+            action_token: From `embed_action_token`.
+            expected: As in `Conditions`; noise hides what the paths of frames begin at, so it is told beside it.
 
         Raises:
             FramesError: If the latent grid is not divisible by the patch.
@@ -81,8 +90,9 @@ class Entrance(nn.Module):
                 got=f"{h} x {w}",
                 remedy="Use frames whose height and width are multiples of the stride times the patch size.",
             )
-        patches = rearrange(latents, "B F C (h p) (w q) -> B F (h w) (C p q)", p=p, q=p)
-        x = self.patchify(patches.to(self.dtype))
+        x = self.patchify(_patches(latents, p).to(self.dtype))
+        if self.expected is not None and expected is not None:
+            x = x + self.expected(_patches(expected, p).to(self.dtype))
         kind, beside = self.config.grid_positions, self.tokens_beside_patches
         grid = grid_rotation(h // p, w // p, self.head_dim, kind, x.dtype, x.device, beside=beside)
         return x if action_token is None else torch.cat((x, action_token), dim=2), grid
@@ -126,3 +136,7 @@ class Entrance(nn.Module):
             c = c + action
         camera = self.embed_camera(conditions)
         return c if camera is None else c + camera
+
+
+def _patches(latents: Tensor, patch: int) -> Tensor:
+    return rearrange(latents, "B F C (h p) (w q) -> B F (h w) (C p q)", p=patch, q=patch)

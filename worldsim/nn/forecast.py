@@ -32,6 +32,20 @@ def frames_before(latents: Tensor, count: int) -> Tensor:
     return padded[:, :-1].unfold(1, count, 1).movedim(-1, 2)
 
 
+def told(forecast: Tensor, spread: Tensor, seen: Tensor) -> Tensor:
+    """Forecasts as `Conditions.expected` takes them.
+
+    Args:
+        forecast: (B, F, C, h, w).
+        spread: The same.
+        seen: Boolean, broadcastable to (B, F): whether anything precedes the frame.
+
+    Returns:
+        (B, F, 2 C, h, w).
+    """
+    return torch.where(seen[..., None, None, None], torch.cat((forecast, spread), dim=2), 0.0)
+
+
 class Forecast(nn.Module):
     """Latest frames and what leads on from them, to the next frame and how far it may be off.
 

@@ -28,6 +28,8 @@ class Conditions:
         text: (B, L, D) from `VideoDiT.encode_text`.
         camera: (B, F, camera_dim); `camera[:, i]` is the motion of the camera to frame i, in the units of training.
         has_camera: (B, F) boolean; where False the learned absence of such a motion is used.
+        expected: (B, F, 2 C, h, w), what noisy frames are forecast to be and the spread of it; zeros for frames that
+            are seen rather than denoised and for those that nothing precedes. None for zeros.
     """
 
     actions: Tensor | None = None
@@ -35,6 +37,7 @@ class Conditions:
     text: Tensor | None = None
     camera: Tensor | None = None
     has_camera: Tensor | None = None
+    expected: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from worldsim.nn.forecast import frames_before
+from worldsim.nn.forecast import frames_before, told
 from worldsim.nn.masks import two_stream_mask
 from worldsim.noise import clean_from_prediction, mix, source
 from worldsim.training.config import DynamicsConfig
@@ -129,24 +129,27 @@ class _TwoStreams:
     def entered(self, levels: Tensor) -> Clips:
         """Both streams, noise drawn anew, the noisy one at these levels."""
         noised = mix(self.path, self.context, self.draw.normal(self.clean), self.context_levels)
-        self.target = mix(self.path, self.clean, self._begin(noised), levels)
+        begin, expected = self._begin(noised)
+        self.target = mix(self.path, self.clean, begin, levels)
+        if expected is not None:
+            expected = torch.cat((torch.zeros_like(expected), expected), dim=1)
         return Clips(
             latents=torch.cat((noised, self.target), dim=1),
             levels=torch.cat((self.context_levels, levels), dim=1),
             positions=self.positions.repeat(2),
-            conditions=self.conditions,
+            conditions=replace(self.conditions, expected=expected),
         )
 
-    def _begin(self, noised: Tensor) -> Tensor:
-        """Where the paths of the noisy stream begin, given the clean stream as it enters."""
+    def _begin(self, noised: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Where the paths of the noisy stream begin, given the clean one as it enters, and what is expected of it."""
         noise, seen = self.draw.normal(self.clean), self.positions > 0
         if self.config.forecast is not None:
             before = frames_before(noised, self.config.forecast.frames)
             self.forecast = self.model.forecasts(before, self.single)
             if self.config.source == "forecast":
-                expected, spread = (x.detach() for x in self.forecast)
-                return source(self.config, noise, expected, seen, spread)
-        return source(self.config, noise, self.context.roll(1, dims=1), seen)
+                forecast, spread = (x.detach() for x in self.forecast)
+                return source(self.config, noise, forecast, seen, spread), told(forecast, spread, seen)
+        return source(self.config, noise, self.context.roll(1, dims=1), seen), None
 
     def read(self, out: Output, levels: Tensor) -> tuple[Tensor, Tensor]:
         """The clean latents that the noisy stream says, (B, F, C, h, w), and the clean stream's hidden tokens."""

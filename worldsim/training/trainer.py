@@ -199,7 +199,7 @@ def _take_over(model: VideoDiT, start: VideoDiT) -> None:
     if model.config.forecast != start.config.forecast:
         anew.append("forecast.")
     if model.config.source != start.config.source:
-        anew.append("unpatchify.")
+        anew += ["unpatchify.", "expected."]
     own, taken = model.state_dict(), start.state_dict()
     model.load_state_dict({k: own[k] if k.startswith(tuple(anew)) else taken[k] for k in own})
 
