@@ -41,6 +41,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "a tenth of the updates bidirectional": {"bidirectional": 0.1},
     "event-rich windows": {"events": 0.5},
     "a fifth of the updates on first frames": {"first_frames": 0.2},
+    "no updates of the forecast alone": {"forecasts": 0.0},
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "paths from the frame before, no forecast": {"source": "previous", "forecast": None},
 }
 COLUMNS = ("held_x_error", "held_psnr_1_db", "held_psnr_4_db", "held_psnr_16_db")
 
@@ -111,12 +115,14 @@ def main() -> None:
 
 
 def ablations(study: Study, updates: int) -> None:
-    """One change of the objective at a time, in the middle size."""
+    """One change of the objective or of the model at a time, in the middle size."""
     config = study.of_size(MIDDLE)
     config = replace(config, optimiser=replace(config.optimiser, steps=updates))
     print(f"{updates} updates, {MIDDLE}\n" + row("objective", *COLUMNS))
-    for name, change in ABLATIONS.items():
-        found = study.run(name, replace(config, dynamics=replace(config.dynamics, **change)))
+    changed = {name: replace(config, dynamics=replace(config.dynamics, **c)) for name, c in ABLATIONS.items()}
+    changed |= {name: replace(config, model=replace(config.model, **c)) for name, c in MODELS.items()}
+    for name, one in changed.items():
+        found = study.run(name, one)
         print(row(name, *(f"{found[c]:.4f}" if "error" in c else f"{found[c]:.2f}" for c in COLUMNS)), flush=True)
 
 

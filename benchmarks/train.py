@@ -51,6 +51,8 @@ def main() -> None:
     if device.type == "cpu":
         keep_freed_memory()  # as training does
     config = preset(options.preset, "data")
+    # Updates of the forecast alone are of another kind, which a median would not show.
+    config = replace(config, dynamics=replace(config.dynamics, forecasts=0.0))
     if options.size:
         config = replace(config, model=size(options.size))
     if options.batch:

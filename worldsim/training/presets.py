@@ -16,6 +16,7 @@ _NEXT_FRAME = DynamicsConfig(
     weight_floor=0.8,
     context_noise=0.2,
     feedback=0.0,
+    forecasts=0.5,
     drop_action=0.05,
     bidirectional=0.0,
 )
@@ -97,19 +98,19 @@ def second_phase(config: TrainConfig, start: str) -> TrainConfig:
         start=start,
         model=replace(config.model, source="forecast" if config.model.forecast else "previous"),
         optimiser=replace(
-            first, steps=4600, batch_size=-(-frames // length), rate=first.rate * 2 / 3, warmup=30, decay=0.35
+            first, steps=4600, batch_size=-(-frames // length), rate=first.rate / 3, warmup=30, decay=0.4
         ),
         dynamics=replace(
             config.dynamics,
             length=length,
             pure_noise=0.8,
             weight_floor=0.8,
-            context_noise=0.3,
+            context_noise=0.2,
             feedback=0.5,
             feedback_depth=2,
             events=0.3,
             reward_weight=0.3,
-            first_frames=0.33,
+            first_frames=0.25,
         ),
     )
 
