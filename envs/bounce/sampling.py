@@ -42,6 +42,7 @@ class Sampler:
             if key not in FACTORS:
                 raise UnknownNameError(kind="factor of variation", name=str(key), known=FACTORS)
         self.ranges, self.options, self.view_m, self.rng = ranges, options, view_m, rng
+        self._used = {"count"}
         self.count = self._count()
         self.looks = self._draw_looks()
         self.solids: list[Solid] = []
@@ -50,7 +51,12 @@ class Sampler:
     def _count(self) -> int:
         listed = [len(v) for k, v in self.options.items() if k != "gravity_m_per_s2" and _is_list(v)]
         count = self.options.get("count", listed[0] if listed else int(self.rng.choice(self.ranges.count)))
-        if not isinstance(count, int | np.integer) or count < 0 or any(n != count for n in listed):
+        if (
+            isinstance(count, bool)
+            or not isinstance(count, int | np.integer)
+            or count < 0
+            or any(n != count for n in listed)
+        ):
             raise SceneError(
                 expected="one value for each object, and a whole number of objects",
                 got=f"count {count!r} and lists of length {listed}",
@@ -75,6 +81,7 @@ class Sampler:
         return looks
 
     def _given(self, factor: str, k: int) -> object:
+        self._used.add(factor)
         value = self.options.get(factor)
         return value[k] if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str) else value
 
@@ -83,7 +90,7 @@ class Sampler:
         given = self._given(factor, k)
         if given is None:
             return draw(getattr(self.ranges, factor), self.rng)
-        if not isinstance(given, int | float | np.number) or not math.isfinite(given):
+        if isinstance(given, bool) or not isinstance(given, int | float | np.number) or not math.isfinite(given):
             raise SceneError(expected=f"a finite number for {factor}", got=repr(given), remedy=f"{FACTORS[factor]}.")
         return float(given)
 
@@ -94,6 +101,7 @@ class Sampler:
     def gravity(self) -> Vector:
         """Acceleration (x, y)."""
         given = self.options.get("gravity_m_per_s2")
+        self._used.add("gravity_m_per_s2")
         if _is_list(given):
             vector = np.asarray(given, dtype=float)
             if vector.shape != (2,):
@@ -110,6 +118,24 @@ class Sampler:
     def material(self) -> dict[str, Any]:
         """Friction and restitution, the same for all solids of a scene."""
         return {"restitution": self.value("restitution"), "friction": self.value("friction")}
+
+    def check_used(self, objects: int) -> None:
+        """Checks that the scene that was drawn follows every option.
+
+        Args:
+            objects: How many objects the scene has, the agent not counted.
+
+        Raises:
+            SceneError: An option made no difference, as no such scene asks for it.
+        """
+        # Without objects there is nothing that factors of objects could apply to.
+        idle = sorted(self.options.keys() - self._used) if self.count else []
+        if idle or objects != self.count:
+            raise SceneError(
+                expected=f"factors that this scenario uses: {', '.join(sorted(self._used))}",
+                got=", ".join(idle) or f"count {self.count} for a scene of {objects}",
+                remedy="Leave it out, or choose another scenario.",
+            )
 
     def body(self, k: int, position_m: Vector = (0.0, 0.0), **extra: object) -> Solid:
         """The k-th object with its look, size and density; everything else from `extra`."""

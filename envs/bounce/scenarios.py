@@ -312,8 +312,11 @@ def make_scene(
 
     Raises:
         UnknownNameError: Unknown scenario, split or factor.
-        SceneError: The scene cannot exist.
+        SceneError: The scene cannot exist, or the scenario does not use one of the factors.
     """
     if scenario not in SCENARIOS:
         raise UnknownNameError(kind="scenario", name=str(scenario), known=SCENARIOS)
-    return SCENARIOS[scenario](Sampler(ranges(scenario, split), options or {}, view_m, rng))
+    sampler = Sampler(ranges(scenario, split), options or {}, view_m, rng)
+    scene = SCENARIOS[scenario](sampler)
+    sampler.check_used(len(scene.solids) - scene.agent)
+    return scene

@@ -15,7 +15,7 @@ import numpy as np
 
 from envs.bounce.env import BounceEnv
 from envs.bounce.ranges import draw
-from envs.errors import SceneError, UnknownNameError
+from envs.errors import SceneError, UnknownNameError, checked_options
 
 SMALL_M, LARGE_M = (0.6, 0.75), (1.05, 1.2)
 KINDS: dict[str, tuple[str, tuple[float, float]]] = {
@@ -70,10 +70,10 @@ class TemplateEnv(BounceEnv):
             options: As in `BounceEnv.reset`, but for what the template decides: count, shape, radius_m.
 
         Raises:
-            SceneError: If the options fix what the template decides.
+            SceneError: If the options are no mapping or fix what the template decides.
         """
         gym.Env.reset(self, seed=seed)
-        given = dict(options or {})
+        given = checked_options(options)
         if given.keys() & {"scene", "caption"}:
             return super().reset(options=given)
         if given.keys() & {"count", "shape", "radius_m"}:
