@@ -199,9 +199,10 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
             reward = before - gap + float(reached)
         return observation, reward, self.terminate and reached, self._num_steps >= self.episode_frames, info
 
-    def render(self) -> np.ndarray:
-        """The current frame, uint8 (H, W, 3)."""
-        return self.picture().rgb
+    def render(self) -> np.ndarray | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The current frame, uint8 (H, W, 3), or None without a render mode."""
+        _ = self.world  # which refuses before the first reset
+        return self.picture().rgb if self.render_mode == "rgb_array" else None
 
     def picture(self) -> Picture:
         """The current frame with its depth, segmentation and normals."""
@@ -272,7 +273,8 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         return self._stage
 
     def _move(self, action: Any) -> np.ndarray:  # noqa: ANN401
-        if not self.action_space.contains(action):
+        # Gymnasium's spaces take True for the number 1.
+        if isinstance(action, bool) or not self.action_space.contains(action):
             # Plain Python and other float types that hold a valid action are welcome, as Gymnasium's own worlds do.
             array = np.asarray(action)
             if self.continuous and array.dtype.kind in "fiu" and array.shape == (4,) and (np.abs(array) <= 1.0).all():

@@ -366,6 +366,23 @@ def test_continuous_actions_outside_the_space_are_refused(action):
         env.step(np.asarray(action, np.float32))
 
 
+@pytest.mark.parametrize("action", [True, False, np.True_, np.array(True)])
+def test_truth_values_are_no_actions(action):
+    env = small()
+    env.reset(seed=0)
+    with pytest.raises(ActionError):
+        env.step(action)
+
+
+def test_nothing_is_drawn_without_a_render_mode():
+    env = small(render_mode=None)
+    frame, _ = env.reset(seed=0)
+    assert env.render() is None
+    drawing = small()
+    np.testing.assert_array_equal(drawing.reset(seed=0)[0], frame)
+    np.testing.assert_array_equal(drawing.render(), frame)
+
+
 def test_a_world_that_was_not_reset_says_so():
     for call in (lambda: small().step(0), lambda: small().render(), lambda: small().get_state()):
         with pytest.raises(gym.error.ResetNeeded):
