@@ -300,6 +300,9 @@ def test_wrong_use_is_named() -> None:
     env.reset(seed=0)
     with pytest.raises(ActionError):
         env.step(9)
+    for action in (True, False, np.True_):
+        with pytest.raises(ActionError):
+            env.step(action)
     with pytest.raises(ConfigError, match="mapping"):
         env.reset(options=["text"])
     for make in (
@@ -333,8 +336,9 @@ def test_wrong_use_is_named() -> None:
     with pytest.raises(UnknownNameError, match="'1'"):
         batch.reset(options={1: 2})
     batch.reset(seed=0)
-    with pytest.raises(ActionError):
-        batch.step(np.zeros(3, np.int64))
+    for actions in (np.zeros(3, np.int64), [True, 1], np.array([True, False])):
+        with pytest.raises(ActionError):
+            batch.step(actions)
     with pytest.raises(StateError, match="environments"):
         batch.reset(options={"state": env.state})
     with pytest.raises(StateError, match="state alone"):

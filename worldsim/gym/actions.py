@@ -52,7 +52,7 @@ class ActionFormat:
             ActionError: If one is not in the space.
         """
         for action in actions:
-            if not self.space.contains(action):
+            if _names_truth(self.space, action) or not self.space.contains(action):
                 raise ActionError(expected=f"an action in {self.space}", got=action, remedy="Look at env.action_space.")
         stacked = stack_actions(self.space, actions)
         if self._hold and self._stride > 1:
@@ -107,6 +107,15 @@ def rows_of(name: str, value: Any, rows: np.ndarray, count: int, space: spaces.S
     return whole[rows]
 
 
+def _names_truth(space: spaces.Space, action: Any) -> bool:  # noqa: ANN401 - any space's value
+    """Whether a discrete part of an action is True or False, which Gymnasium's spaces take for 1 and 0."""
+    if isinstance(space, spaces.Dict) and isinstance(action, dict):
+        return any(_names_truth(s, action[k]) for k, s in space.spaces.items() if k in action)
+    if isinstance(space, spaces.Tuple) and isinstance(action, (list, tuple)):
+        return any(_names_truth(s, a) for s, a in zip(space.spaces, action, strict=False))
+    return isinstance(space, spaces.Discrete) and isinstance(action, (bool, np.bool_))
+
+
 def _held(actions: Any, stride: int) -> Any:  # noqa: ANN401 - any space's value
     if isinstance(actions, dict):
         return {k: _held(v, stride) for k, v in actions.items()}
@@ -126,6 +135,8 @@ def _split(space: spaces.Space, actions: Any, count: int) -> list[Any]:  # noqa:
     if isinstance(space, spaces.Tuple):
         columns = [_split(s, a, count) for s, a in zip(space.spaces, actions, strict=True)]
         return [tuple(c[i] for c in columns) for i in range(count)]
+    if isinstance(actions, (list, tuple)) and any(_names_truth(space, one) for one in actions):
+        raise ActionError(expected=f"actions in {space}", got=actions, remedy="Pass numbers, not truth values.")
     batch = np.asarray(actions)
     if batch.ndim == 0 or len(batch) != count:
         raise ActionError(expected=f"{count} actions, one an environment", got=batch.shape, remedy="Stack them.")
