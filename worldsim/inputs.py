@@ -9,6 +9,7 @@ from gymnasium import spaces
 
 from worldsim.errors import ActionError, ConfigError, FramesError, StateError, TextError
 from worldsim.spaces import action_dim, action_vectors
+from worldsim.text import check_unicode
 
 Text = str | Sequence[str | None] | None
 _SEEDS = range(-(2**63), 2**63)
@@ -44,6 +45,8 @@ def checked_texts(text: Text, batch: int, *, known: bool) -> list[str | None]:
             raise TextError(expected="texts or None", got=type(entry).__name__, remedy="Pass a str.")
         if entry is not None and not known:
             raise TextError(expected="no text for a model without a text encoder", got=repr(entry), remedy="Pass None.")
+        if entry is not None:
+            check_unicode(entry)
     return texts
 
 

@@ -20,6 +20,22 @@ PAD, EMPTY = 0, 1  # bucket 1 stands for a text without words
 _RESERVED = 2
 
 
+def check_unicode(text: str) -> None:
+    """Checks that a text can be written down.
+
+    Raises:
+        TextError: It holds half of a surrogate pair, which stands for no character.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TextError(
+            expected="text of Unicode characters",
+            got=f"a lone surrogate at {error.start} of {text[:60]!a}",
+            remedy="Decode the text anew, with the encoding that it was written in.",
+        ) from error
+
+
 def words(text: str) -> list[str]:
     """Lower-case words and punctuation marks.
 
@@ -63,10 +79,11 @@ class TextEncoder(nn.Module):
         """Texts to (B, max_tokens) int64 bucket numbers.
 
         Raises:
-            TextError: If a text is longer than the model was built for.
+            TextError: If a text is longer than the model was built for, or holds a lone surrogate.
         """
         ids = torch.zeros(len(texts), self.config.max_tokens, dtype=torch.int64)
         for row, text in enumerate(texts):
+            check_unicode(text)
             found = words(text)
             if len(found) > self.config.max_tokens:
                 raise TextError(

@@ -45,6 +45,7 @@ BAD_RESET = {
     "a number for text": ({"text": 3}, TextError, "str"),
     "half a size": ({"frame_size": 16}, FramesError, "(height, width)"),
     "a negative size": ({"frame_size": (-16, 16)}, FramesError, "(height, width)"),
+    "half a surrogate pair": ({"text": "a \ud83d ball"}, TextError, "lone surrogate at 2"),
     "a large seed": ({"seed": 2**63}, StateError, "64-bit"),
 }
 
