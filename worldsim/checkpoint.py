@@ -157,8 +157,15 @@ def resolve(name_or_path: str | Path) -> Path:
     """The directory of a checkpoint.
 
     Raises:
+        ConfigError: If it is neither text nor a path.
         UnknownNameError: If it is neither a directory nor a shipped name.
     """
+    if not isinstance(name_or_path, (str, os.PathLike)):
+        raise ConfigError(
+            expected=f"a directory or a shipped name ({', '.join(shipped())})",
+            got=repr(name_or_path),
+            remedy="Pass a str or a path.",
+        )
     path = Path(name_or_path)
     if path.is_dir():
         return path

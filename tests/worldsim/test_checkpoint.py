@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny_worlds import checkpoint
 
 from worldsim.checkpoint import load_checkpoint, save_checkpoint
-from worldsim.errors import CheckpointError, UnknownNameError, WorldsimError
+from worldsim.errors import CheckpointError, ConfigError, UnknownNameError, WorldsimError
 from worldsim.simulator import Simulator, load
 
 
@@ -147,6 +147,12 @@ def test_configurations_that_do_not_fit_are_named(saved, changes, message):
     _edit_config(saved, **changes)
     with pytest.raises(WorldsimError, match=message):
         load(saved)
+
+
+@pytest.mark.parametrize("name", [None, 3, b"bounce"])
+def test_what_is_no_name_is_named(name):
+    with pytest.raises(ConfigError, match="a directory or a shipped name"):
+        load_checkpoint(name)
 
 
 def test_unknown_names_suggest_or_list(tmp_path):
