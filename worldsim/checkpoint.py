@@ -167,7 +167,7 @@ def resolve(name_or_path: str | Path) -> Path:
             remedy="Pass a str or a path.",
         )
     path = Path(name_or_path)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - pathlib's raises where a name is longer than the file system takes
         return path
     if str(name_or_path) in shipped():
         return SHIPPED / str(name_or_path)

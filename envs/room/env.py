@@ -276,7 +276,10 @@ class RoomEnv(gym.Env[np.ndarray, Any]):
         # Gymnasium's spaces take True for the number 1.
         if isinstance(action, bool) or not self.action_space.contains(action):
             # Plain Python and other float types that hold a valid action are welcome, as Gymnasium's own worlds do.
-            array = np.asarray(action)
+            try:
+                array = np.asarray(action)
+            except (ValueError, TypeError):  # lists of unequal length
+                array = np.empty(0)
             if self.continuous and array.dtype.kind in "fiu" and array.shape == (4,) and (np.abs(array) <= 1.0).all():
                 return array.astype(float)
             raise ActionError(

@@ -350,7 +350,7 @@ def test_reward_is_the_way_gained_plus_one_on_arrival():
 # ---------------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize("action", [9, -1, 1.5, float("nan"), "forward", [1], None])
+@pytest.mark.parametrize("action", [9, -1, 1.5, float("nan"), "forward", [1], [1, [2]], None])
 def test_actions_outside_the_space_are_refused(action):
     env = small()
     env.reset(seed=0)

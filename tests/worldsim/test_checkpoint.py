@@ -158,5 +158,7 @@ def test_what_is_no_name_is_named(name):
 def test_unknown_names_suggest_or_list(tmp_path):
     with pytest.raises(UnknownNameError, match="checkpoint directory"):
         load(tmp_path / "nowhere")
+    with pytest.raises(UnknownNameError, match="checkpoint directory"):
+        load("a" * 5000)
     with pytest.raises(CheckpointError, match=r"config\.json"):
         load(tmp_path)
