@@ -131,6 +131,20 @@ def test_a_run_of_new_forecasts_is_as_wrong_as_standing_still() -> None:
 
 
 @pytest.mark.parametrize("forecasts", [0.0, 1.0])
+def test_windows_of_one_frame_have_nothing_to_forecast(forecasts: float) -> None:
+    network = model(**CHANGES)
+    config = DynamicsConfig(bidirectional=0.0, forecasts=forecasts)
+    loss, parts = dynamics_loss(network, _batch(f=1), config, torch.Generator().manual_seed(0), feedback=False)
+    assert torch.isfinite(loss)
+    assert float(parts["run_forecast" if forecasts else "forecast"]) == 0.0
+    # Nor do they keep longer ones beside them from running on.
+    mixed = [_batch(f=6), _batch(f=1)]
+    loss, parts = dynamics_loss(network, mixed, config, torch.Generator().manual_seed(0), feedback=False)
+    assert torch.isfinite(loss)
+    assert float(parts["run_forecast_last" if forecasts else "forecast"]) > 0.0
+
+
+@pytest.mark.parametrize("forecasts", [0.0, 1.0])
 def test_forecasts_learn_from_their_own_error_alone(forecasts: float) -> None:
     network = model(**CHANGES).requires_grad_(True)
     network.zero_grad()

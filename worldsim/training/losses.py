@@ -15,6 +15,7 @@ from worldsim.nn.masks import two_stream_mask
 from worldsim.noise import clean_from_prediction, mix, source
 from worldsim.training.config import DynamicsConfig
 from worldsim.training.draws import Source, divided, normal, shared_source, uniform
+from worldsim.training.forecasting import forecast_error, run_of_forecasts
 from worldsim.transformer import Clips, Conditions, Output, VideoDiT
 
 
@@ -100,7 +101,7 @@ def _causal_loss(
             extra, extra_parts = _outcome_loss(model, hidden, batch, config)
             loss, parts = loss + extra, parts | extra_parts
         if s.forecast is not None:
-            extra, extra_parts = _forecast_error(*s.forecast, s.clean)
+            extra, extra_parts = forecast_error(*s.forecast, s.clean)
             loss, parts = loss + extra, parts | extra_parts
         found.append((loss, parts))
     return _mean_over_windows(found, groups)
@@ -185,49 +186,16 @@ def _bidirectional_loss(
 def _forecast_loss(
     model: VideoDiT, groups: Sequence[LatentBatch], config: DynamicsConfig, draws: Sequence["_Draw"]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The forecast alone: from every frame of a window it runs on for some frames, each from its own ones before.
-
-    Errors are not followed back through the run (the pushforward trick, Brandstetter et al. 2022): where they are, all
-    frames of it fade to what is right on average.
-    """
-    found = [_run_of_forecasts(model, batch, config, draw) for batch, draw in zip(groups, draws, strict=True)]
+    """The forecast alone, on a past that is noised as that of the transformer is."""
+    found = []
+    for batch, draw in zip(groups, draws, strict=True):
+        b, f = batch.latents.shape[:2]
+        conditions = _conditions(model, batch, config, draw)
+        levels = config.context_noise * draw.uniform(b, f) * (draw.uniform(b, 1) >= config.context_clean)
+        shown = mix(model.path, batch.latents, draw.normal(batch.latents), levels)
+        found.append(run_of_forecasts(model, batch.latents, shown, conditions, steps=config.forecast_steps))
     loss, parts = _mean_over_windows(found, groups)
     return loss, {f"run_{k}": v for k, v in parts.items()}
-
-
-def _run_of_forecasts(
-    model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: "_Draw"
-) -> tuple[Tensor, dict[str, Tensor]]:
-    assert model.config.forecast is not None
-    clean = batch.latents
-    b, f = clean.shape[:2]
-    conditions = _conditions(model, batch, config, draw)
-    levels = config.context_noise * draw.uniform(b, f) * (draw.uniform(b, 1) >= config.context_clean)
-    seen = model.config.forecast.frames
-    before = frames_before(mix(model.path, clean, draw.normal(clean), levels), seen)
-    losses, parts = [], {}
-    for step in range(max(1, min(config.forecast_steps, f - seen))):
-        expected, spread = model.forecasts(before, _later(conditions, step))
-        # Where too few frames were seen to tell how things move, what becomes of them teaches nothing but to blur.
-        loss, now = _forecast_error(expected, spread, clean[:, step:], first=seen if step else 1)
-        losses.append(loss)
-        parts |= {"forecast": now["forecast"]} if step == 0 else {"forecast_last": now["forecast"]}
-        before = torch.cat((before[:, :, 1:], expected.detach()[:, :, None]), dim=2)[:, :-1]
-    return torch.stack(losses).mean(), parts
-
-
-def _later(conditions: Conditions, frames: int) -> Conditions:
-    """What leads to the frames from that number on."""
-
-    def cut(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x[:, frames:]
-
-    return Conditions(
-        actions=cut(conditions.actions),
-        has_action=cut(conditions.has_action),
-        camera=cut(conditions.camera),
-        has_camera=cut(conditions.has_camera),
-    )
 
 
 def _first_frame_loss(
@@ -304,20 +272,6 @@ def _denoising_loss(
     share = keep_f / keep_f.sum(dim=1, keepdim=True).clamp(min=1.0) / len(error)
     weighted = (levels.clamp(min=config.weight_floor) ** -2 * error * share).sum()
     return weighted, {"denoising": weighted.detach(), "x_error": (error * share).sum().detach()}
-
-
-def _forecast_error(
-    expected: Tensor, spread: Tensor, clean: Tensor, *, first: int = 1
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Squared error of forecasts, from frame number `first` on, and its likelihood under their spread.
-
-    The spread learns from errors that it does not weigh: likelihood alone gives up where it is unsure (Seitzer et al.
-    2022).
-    """
-    error = (expected - clean.float()).square()
-    likelihood = spread.log() + 0.5 * error.detach() / spread.square()
-    forecast, spreads = (x[:, first:].mean() for x in (error, likelihood))
-    return forecast + 0.1 * spreads, {"forecast": forecast.detach(), "spread": spreads.detach()}
 
 
 def _outcome_loss(
