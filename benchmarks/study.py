@@ -41,7 +41,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "a tenth of the updates bidirectional": {"bidirectional": 0.1},
     "event-rich windows": {"events": 0.5},
     "a fifth of the updates on first frames": {"first_frames": 0.2},
-    "no updates of the forecast alone": {"forecasts": 0.0},
+    "texts say no summary of first frames": {"first_frames": 0.2, "summary_weight": 0.0},
 }
 MODELS: dict[str, dict[str, Any]] = {
     "paths from the frame before, no forecast": {"source": "previous", "forecast": None},

@@ -20,9 +20,10 @@ from worldsim.data import Dataset, DatasetWriter
 from worldsim.sizes import cost, size
 from worldsim.training import TrainConfig
 from worldsim.training.ahead import Ahead
+from worldsim.training.batches import LatentBatch
 from worldsim.training.data import LatentSource
 from worldsim.training.draws import generators_for, normal
-from worldsim.training.losses import LatentBatch, dynamics_loss
+from worldsim.training.losses import dynamics_loss
 from worldsim.training.memory import keep_freed_memory
 from worldsim.training.phase import autocast, pick_device
 from worldsim.training.presets import preset
@@ -51,8 +52,6 @@ def main() -> None:
     if device.type == "cpu":
         keep_freed_memory()  # as training does
     config = preset(options.preset, "data")
-    # Updates of the forecast alone are of another kind, which a median would not show.
-    config = replace(config, dynamics=replace(config.dynamics, forecasts=0.0))
     if options.size:
         config = replace(config, model=size(options.size))
     if options.batch:
@@ -97,7 +96,7 @@ def updates(
     return (
         times[count // 2],
         2 * b * f * found.tokens,
-        FORWARD_AND_BACKWARD * b * f * (2 * found.flops_per_pass + found.flops_per_forecast),
+        b * f * (FORWARD_AND_BACKWARD * 2 * found.flops_per_pass + found.flops_per_forecast),
     )
 
 

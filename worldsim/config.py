@@ -74,12 +74,15 @@ class TextConfig(Config):
         max_tokens: Longest text, in words and punctuation marks.
         layers: Transformer layers over the words.
         slots: Tokens that the words are summarised into; what the frames attend to.
+        summary: Whether the words also say what the frames hold on the whole, which is soon learnt and shows what to
+            make of them.
     """
 
     buckets: int = 4096
     max_tokens: int = 64
     layers: int = 1
     slots: int = 8
+    summary: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

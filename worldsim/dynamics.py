@@ -232,13 +232,13 @@ class Dynamics:
         config, seen = self.model.config, (state.frame > 0)[:, None].to(noise.device)
         if config.source == "noise":
             return noise, None
-        if config.forecast is None or config.source == "previous":
+        if self.model.forecast is None or config.source == "previous":
             return source(config, noise, state.recent(1)[0], seen), None
-        count = config.forecast.frames
+        count = self.model.forecast.frames
         positions = state.frame[:, None].to(self.device) - count + torch.arange(count, device=self.device)
         shown = self._as_context(state.recent(count)[0], state.seeds, positions)
         before = torch.where(positions[..., None, None, None] >= 0, shown, 0.0)[:, None]
-        forecast, spread = self.model.forecasts(before, Conditions(**controls.tensors()))
+        forecast, spread = self.model.forecast(before, Conditions(**controls.tensors()))
         return source(config, noise, forecast, seen, spread), told(forecast, spread, seen)
 
     def _plan(self, state: State, controls: Controls, levels: Sequence[float]) -> Plan:

@@ -111,7 +111,7 @@ def training_cost(
     """Estimates a training run of the transformer.
 
     A forward and backward pass takes three times a forward one; two streams run side by side; some updates begin with
-    a forward pass for feedback. Attention to what the mask hides is not counted.
+    a forward pass for feedback. A forecast is only asked. Attention to what the mask hides is not counted.
 
     Args:
         config: The model.
@@ -126,7 +126,7 @@ def training_cost(
     """
     found = cost(config, latent_grid=latent_grid)
     frames = round(tokens_per_parameter * found.parameters / found.tokens)
-    flops = frames * (3.0 + feedback) * (2.0 * found.flops_per_pass + found.flops_per_forecast)
+    flops = frames * ((3.0 + feedback) * 2.0 * found.flops_per_pass + (1.0 + feedback) * found.flops_per_forecast)
     return TrainingCost(
         tokens=frames * found.tokens,
         frames=frames,

@@ -20,7 +20,7 @@ from worldsim.nn.blocks import HALVES, PARTS, Block, DenseLayout, Layout, Packed
 from worldsim.nn.cache import RingCache
 from worldsim.nn.compiled import CompiledSteps
 from worldsim.nn.ends import Entrance
-from worldsim.nn.forecast import Forecast, controls_of
+from worldsim.nn.forecast import Forecast
 from worldsim.nn.outcomes import Outcome
 from worldsim.nn.passes import Clip, Clips, Conditions, Output, Plan, Record, TextKeys, TimeMask, check_clips
 from worldsim.nn.rope import temporal_rotation
@@ -40,6 +40,7 @@ class VideoDiT(Entrance):
         d, heads = config.width, config.heads
         self.text = TextEncoder(config.text, d, heads) if config.text else None
         self.text_pool = nn.Linear(d, d) if config.text else None
+        self.text_summary = nn.Linear(d, config.latent_channels) if config.text and config.text.summary else None
         shared = config.modulation == "shared"
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(d, HALVES * PARTS * d)) if shared else None
         self.blocks = nn.ModuleList(
@@ -96,19 +97,6 @@ class VideoDiT(Entrance):
         if compiled:
             model.compiled = CompiledSteps(self.patchify.weight.device)
         return model
-
-    def forecasts(self, before: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor]:
-        """What frames are forecast to be, and how far that may be off, for a model with a forecast.
-
-        Args:
-            before: (B, F, K, C, h, w) the frames before each, from `worldsim.nn.forecast.frames_before`.
-            conditions: Of the frames themselves.
-
-        Returns:
-            Two (B, F, C, h, w), float32: the forecast and its standard deviation.
-        """
-        assert self.forecast is not None, "the model has no forecast"
-        return self.forecast(before, controls_of(conditions, before, self.config))
 
     def encode_text(self, texts: list[str | None]) -> Tensor | None:
         """(B, L, D) memory of the texts; None stands for no text. None for a model without text."""

@@ -15,8 +15,9 @@ from worldsim.noise import mix, source
 from worldsim.sampler import level_grid, sample
 from worldsim.sampling import Sampling
 from worldsim.state import frame_noise
+from worldsim.training.batches import LatentBatch
 from worldsim.training.config import DynamicsConfig
-from worldsim.training.losses import LatentBatch, dynamics_loss
+from worldsim.training.losses import dynamics_loss
 from worldsim.transformer import Conditions, Output, VideoDiT
 
 

@@ -60,7 +60,7 @@ class Forecast(nn.Module):
         super().__init__()
         own = config.forecast
         assert own is not None
-        self.frames, channels = own.frames, config.latent_channels
+        self.config, self.frames, channels = config, own.frames, config.latent_channels
         self.enter = nn.Conv2d(own.frames * channels, own.width, 3, padding=1)
         # Actions and motion, and whether each is known.
         controls = config.action_dim + config.camera_dim + 2
@@ -74,21 +74,22 @@ class Forecast(nn.Module):
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, before: Tensor, controls: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, before: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor]:
         """The forecast of each frame, and its standard deviation.
 
         Args:
             before: (B, F, K, C, h, w) the frames before each, zeros where there were none; see `frames_before`.
-            controls: (B, F, A + M + 2) from `controls_of`.
+            conditions: What led to the frames themselves.
 
         Returns:
             Two (B, F, C, h, w), float32.
         """
-        shape = before.shape[:2]
+        shape, dtype = before.shape[:2], self.enter.weight.dtype
+        controls = controls_of(conditions, before, self.config).flatten(0, 1).to(dtype)
         flat = before.flatten(0, 1)
-        x = self.enter(_last(flat.flatten(1, 2).to(self.enter.weight.dtype)))
+        x = self.enter(_last(flat.flatten(1, 2).to(dtype)))
         for layer in self.layers:
-            x = layer(x, controls.flatten(0, 1).to(self.enter.weight.dtype))
+            x = layer(x, controls)
         x = F.gelu(x, approximate="tanh")
         # What is known of the error is read from what the forecast is made from, and does not shape it.
         spread = self.log_spread(x.detach()).float().clamp(_LEAST_LOG, _MOST_LOG).exp()

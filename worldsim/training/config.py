@@ -79,10 +79,13 @@ class DynamicsConfig(Config):
         bidirectional: Share of updates in which time is bidirectional.
         first_frames: Share of updates on single frames of many scenes, with nothing before them: how a world begins
             from its text. A window holds one such frame beside many others.
-        forecasts: Share of the updates on windows of a model with a forecast that train this alone.
-        forecast_steps: Frames that it then runs on its own from every frame of the window.
+        forecast_steps: Frames that a forecast runs on from its own in training.
+        forecast_noise: Largest noise level of the frames that it is shown.
+        forecast_short: Share of its windows that show fewer frames than it sees, as a rollout does at its beginning.
+            What cannot be known there errs some twenty times as much: with many of them it learns from little else.
         events: Share of the weight by which windows are drawn that lies on frames with events (contacts, rewards,
             terminations, the most abrupt changes of the latents), in [0, 1); 0 draws all windows alike.
+        summary_weight: Weight of what texts say of first frames on the whole, where the model has `text.summary`.
         reward_weight: Weight of the reward loss.
         termination_weight: Weight of the termination loss.
     """
@@ -102,9 +105,11 @@ class DynamicsConfig(Config):
     drop_camera: float = 0.1
     bidirectional: float = 0.1
     first_frames: float = 0.0
-    forecasts: float = 0.0
     forecast_steps: int = 2
+    forecast_noise: float = 0.05
+    forecast_short: float = 0.06
     events: float = 0.0
+    summary_weight: float = 0.2
     reward_weight: float = 0.1
     termination_weight: float = 0.1
 
@@ -119,11 +124,12 @@ class DynamicsConfig(Config):
             "drop_camera",
             "bidirectional",
             "first_frames",
-            "forecasts",
+            "forecast_noise",
+            "forecast_short",
         )
         _check_range(self, ("length", "feedback_depth", "forecast_steps"), 1)
         _check_range(self, (*shares, "events"), 0.0, 1.0)
-        _check_range(self, ("level_std", "weight_floor", "reward_weight", "termination_weight"), 0.0)
+        _check_range(self, ("level_std", "weight_floor", "summary_weight", "reward_weight", "termination_weight"), 0.0)
         if min(self.lengths, default=1) < 1:
             raise ConfigError(expected="dynamics.lengths of at least 1", got=self.lengths, remedy="Raise them.")
 
@@ -167,6 +173,8 @@ class TrainConfig(Config):
         actions: Whether the world takes the dataset's actions.
         camera: Whether it takes the camera's motion, where a dataset has it.
         tokenizer_optimiser: Training of the tokenizer, on single frames.
+        forecast_optimiser: Training of the forecast, of a model that has one, on short windows; None keeps that of
+            `start` as it is.
         optimiser: Training of the transformer.
         dynamics: Objective of the transformer.
         held_out: Share of episodes, the last ones, that are never trained on.
@@ -197,6 +205,7 @@ class TrainConfig(Config):
     actions: bool = True
     camera: bool = True
     tokenizer_optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(steps=4000, batch_size=32))
+    forecast_optimiser: OptimiserConfig | None = None
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(steps=4000, batch_size=16))
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     held_out: float = 0.02
@@ -238,6 +247,11 @@ class TrainConfig(Config):
     def directories(self) -> tuple[str, ...]:
         """Directories of the datasets."""
         return (self.data,) if isinstance(self.data, str) else self.data
+
+    @property
+    def optimisers(self) -> list[OptimiserConfig]:
+        """Of all phases."""
+        return [o for o in (self.tokenizer_optimiser, self.forecast_optimiser, self.optimiser) if o is not None]
 
     def of_dataset(self, index: int) -> "TrainConfig":
         """The run as if the dataset of that number were its only one."""

@@ -17,10 +17,10 @@ from worldsim.errors import DatasetError, FramesError, TrainingError
 from worldsim.files import write_text
 from worldsim.spaces import action_dim, action_vectors
 from worldsim.tokenizer import Tokenizer, VitTokenizer
+from worldsim.training.batches import LatentBatch
 from worldsim.training.config import TrainConfig
 from worldsim.training.corpus import Corpus
 from worldsim.training.first_frames import FirstFrames
-from worldsim.training.losses import LatentBatch
 from worldsim.training.phase import autocast
 from worldsim.video import to_model
 
@@ -97,7 +97,7 @@ class LatentSource:
         self.dataset, self.latents, self.reward_scale = dataset, latents, reward_scale
         self.camera_range = camera_range
         self.stride = config.tokenizer.temporal_stride
-        self.length = 1 + (config.dynamics.length - 1) * self.stride
+        self.length = window_frames(config)
         train, self.held_out_episodes = split_episodes(dataset, config.held_out, config.episodes)
         size = config.optimiser.batch_size
         self._train = Windows(
@@ -217,17 +217,27 @@ def cached_latents(
     return np.load(file, mmap_mode="r")
 
 
+def window_frames(config: TrainConfig) -> int:
+    """Frames of a window, from its latent frames."""
+    return 1 + (config.dynamics.length - 1) * config.tokenizer.temporal_stride
+
+
+def longest_episodes(dataset: Dataset, config: TrainConfig) -> tuple[int, np.ndarray]:
+    """Frames of the longest episode of those to train on or of those held out, whichever are shorter; and which."""
+    split = split_episodes(dataset, config.held_out, config.episodes)
+    return min(((int(dataset.lengths[e].max()), e) for e in split), key=lambda found: found[0])
+
+
 def check_dataset(dataset: Dataset, config: TrainConfig) -> None:
     """Raises a named error if a run cannot use the dataset: now, rather than after the tokenizer's training."""
-    length = 1 + (config.dynamics.length - 1) * config.tokenizer.temporal_stride
-    for episodes in split_episodes(dataset, config.held_out, config.episodes):
-        longest = int(dataset.lengths[episodes].max())
-        if longest < length:
-            raise DatasetError(
-                expected=f"episodes of at least {length} frames, among those to train on and those held out",
-                got=f"episodes {episodes[0]} to {episodes[-1]} of {dataset.path}, the longest of {longest}",
-                remedy="Shorten the window (dynamics.length), or record longer episodes.",
-            )
+    length = window_frames(config)
+    longest, episodes = longest_episodes(dataset, config)
+    if longest < length:
+        raise DatasetError(
+            expected=f"episodes of at least {length} frames, among those to train on and those held out",
+            got=f"episodes {episodes[0]} to {episodes[-1]} of {dataset.path}, the longest of {longest}",
+            remedy="Shorten the window (dynamics.length), or record longer episodes.",
+        )
     unit = config.tokenizer.spatial_stride * config.model.patch
     height, width = dataset.frame_size
     if height % unit or width % unit:

@@ -63,3 +63,26 @@ def _draw(function: Callable[..., Tensor], shape: Sequence[int], source: Source)
         return function(tuple(shape), generator=source)
     assert len(source.samples) == shape[0], "one generator for each sample"
     return torch.stack([function(tuple(shape[1:]), generator=g) for g in source.samples])
+
+
+class Draw:
+    """Random numbers drawn on the CPU, so that every device sees the same ones."""
+
+    def __init__(self, generator: Source, device: torch.device) -> None:
+        self.generator, self.device = generator, device
+
+    def one(self) -> float:
+        """A uniform number that the whole batch has in common."""
+        return float(torch.rand((), generator=shared_source(self.generator)))
+
+    def uniform(self, *shape: int) -> Tensor:
+        """See the function of that name."""
+        return uniform(shape, self.generator).to(self.device)
+
+    def normal_of(self, *shape: int) -> Tensor:
+        """Unit Gaussian numbers of that shape."""
+        return normal(shape, self.generator).to(self.device)
+
+    def normal(self, like: Tensor) -> Tensor:
+        """The same, of the shape of a tensor."""
+        return self.normal_of(*like.shape)

@@ -95,7 +95,7 @@ def held_out_loss(
 ) -> dict[str, float]:
     """The objective on held-out episodes, with clean context and the same noise every time."""
     told = {"drop_text": 0.0, "drop_action": 0.0, "drop_camera": 0.0}
-    quiet = replace(config.dynamics, bidirectional=0.0, forecasts=0.0, context_clean=1.0, pure_noise=1.0, **told)
+    quiet = replace(config.dynamics, bidirectional=0.0, context_clean=1.0, pure_noise=1.0, **told)
     sums: dict[str, float] = {}
     for i in range(_ROUNDS):
         batch = [s.held_out(i, device) for s in sources]

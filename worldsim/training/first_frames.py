@@ -9,8 +9,8 @@ import torch
 from worldsim.camera import MOTION_DIM
 from worldsim.data import Dataset, Windows
 from worldsim.spaces import action_dim
+from worldsim.training.batches import LatentBatch
 from worldsim.training.config import TrainConfig
-from worldsim.training.losses import LatentBatch
 
 
 class FirstFrames:

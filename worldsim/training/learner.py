@@ -183,8 +183,8 @@ class Learner:
         if plain is not None:
             for buffer, value in zip(plain.buffers(), self.network.buffers(), strict=True):
                 buffer.copy_(value)
-        for name, average in self.average.items():
-            gathered = whole(average)
+        for name, weight in self.network.named_parameters():
+            gathered = whole(self.average.get(name, weight))
             if plain is not None:
                 targets[name].copy_(gathered)
         return plain.eval() if plain is not None else None

@@ -4,8 +4,8 @@ Training is inference: a clean stream and a noisy stream of the same frames run 
 that each noisy frame is denoised against exactly the past that a cached step sees.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,37 +13,10 @@ from torch import Tensor
 from worldsim.nn.forecast import frames_before, told
 from worldsim.nn.masks import two_stream_mask
 from worldsim.noise import clean_from_prediction, mix, source
+from worldsim.training.batches import LatentBatch, mean_over_windows
 from worldsim.training.config import DynamicsConfig
-from worldsim.training.draws import Source, divided, normal, shared_source, uniform
-from worldsim.training.forecasting import forecast_error, run_of_forecasts
+from worldsim.training.draws import Draw, Source, divided
 from worldsim.transformer import Clips, Conditions, Output, VideoDiT
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentBatch:
-    """A batch of windows.
-
-    Attributes:
-        latents: (B, F, C, h, w) standardised.
-        actions: (B, F, A), `actions[:, i]` led to frame i; row 0 is unused.
-        rewards: (B, F), reward on arriving at frame i, in units of the dataset's spread.
-        terminated: (B, F) boolean.
-        known: (B, F) boolean, whether reward and termination of frame i are known (not for the first frame).
-        texts: Captions, None for none: B of them, or B * F where frames are lone.
-        camera: (B, F, M), `camera[:, i]` is the camera's motion to frame i in units of the largest; row 0 is unused.
-            None where it is not known.
-        lone: Whether every frame is of another scene, with nothing before it; the axis F is then a second one of
-            samples.
-    """
-
-    latents: Tensor
-    actions: Tensor | None
-    rewards: Tensor
-    terminated: Tensor
-    known: Tensor
-    texts: list[str | None]
-    camera: Tensor | None = None
-    lone: bool = False
 
 
 def dynamics_loss(
@@ -67,18 +40,16 @@ def dynamics_loss(
     """
     groups = [batch] if isinstance(batch, LatentBatch) else list(batch)
     sizes = [len(g.latents) for g in groups]
-    draws = [_Draw(own, g.latents.device) for own, g in zip(divided(generator, sizes), groups, strict=True)]
+    draws = [Draw(own, g.latents.device) for own, g in zip(divided(generator, sizes), groups, strict=True)]
     if groups[0].lone:
         return _first_frame_loss(model, groups, config, draws)
     if draws[0].one() < config.bidirectional:
         return _bidirectional_loss(model, groups, config, draws)
-    if model.forecast is not None and draws[0].one() < config.forecasts:
-        return _forecast_loss(model, groups, config, draws)
     return _causal_loss(model, groups, config, draws, feedback=feedback)
 
 
 def _causal_loss(
-    model: VideoDiT, groups: Sequence[LatentBatch], config: DynamicsConfig, draws: Sequence["_Draw"], *, feedback: bool
+    model: VideoDiT, groups: Sequence[LatentBatch], config: DynamicsConfig, draws: Sequence[Draw], *, feedback: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
     streams = [_TwoStreams(model, batch, config, draw) for batch, draw in zip(groups, draws, strict=True)]
 
@@ -100,11 +71,8 @@ def _causal_loss(
         if model.config.heads_out:
             extra, extra_parts = _outcome_loss(model, hidden, batch, config)
             loss, parts = loss + extra, parts | extra_parts
-        if s.forecast is not None:
-            extra, extra_parts = forecast_error(*s.forecast, s.clean)
-            loss, parts = loss + extra, parts | extra_parts
         found.append((loss, parts))
-    return _mean_over_windows(found, groups)
+    return mean_over_windows(found, groups)
 
 
 class _TwoStreams:
@@ -115,10 +83,9 @@ class _TwoStreams:
         levels: (B, F) noise levels of the noisy stream.
     """
 
-    def __init__(self, model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: "_Draw") -> None:
+    def __init__(self, model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: Draw) -> None:
         self.model, self.path, self.config, self.draw = model, model.path, model.config, draw
         self.clean = self.context = batch.latents
-        self.forecast: tuple[Tensor, Tensor] | None = None
         b, f = self.clean.shape[:2]
         self.single = _conditions(model, batch, config, draw)
         self.conditions = _twice(self.single)
@@ -144,13 +111,11 @@ class _TwoStreams:
     def _begin(self, noised: Tensor) -> tuple[Tensor, Tensor | None]:
         """Where the paths of the noisy stream begin, given the clean one as it enters, and what is expected of it."""
         noise, seen = self.draw.normal(self.clean), self.positions > 0
-        if self.config.forecast is not None:
-            before = frames_before(noised, self.config.forecast.frames)
-            self.forecast = self.model.forecasts(before, self.single)
-            if self.config.source == "forecast":
-                forecast, spread = (x.detach() for x in self.forecast)
-                return source(self.config, noise, forecast, seen, spread), told(forecast, spread, seen)
-        return source(self.config, noise, self.context.roll(1, dims=1), seen), None
+        if self.model.forecast is None or self.config.source != "forecast":
+            return source(self.config, noise, self.context.roll(1, dims=1), seen), None
+        with torch.no_grad():
+            forecast, spread = self.model.forecast(frames_before(noised, self.model.forecast.frames), self.single)
+        return source(self.config, noise, forecast, seen, spread), told(forecast, spread, seen)
 
     def read(self, out: Output, levels: Tensor) -> tuple[Tensor, Tensor]:
         """The clean latents that the noisy stream says, (B, F, C, h, w), and the clean stream's hidden tokens."""
@@ -161,7 +126,7 @@ class _TwoStreams:
 
 
 def _bidirectional_loss(
-    model: VideoDiT, groups: Sequence[LatentBatch], config: DynamicsConfig, draws: Sequence["_Draw"]
+    model: VideoDiT, groups: Sequence[LatentBatch], config: DynamicsConfig, draws: Sequence[Draw]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Every frame sees every frame; some are given clean, the others are denoised."""
     entered, given = [], []
@@ -179,27 +144,12 @@ def _bidirectional_loss(
         kind = model.config.prediction
         guess = clean_from_prediction(model.path, kind, out.prediction.float(), x.latents, x.levels)
         found.append(_denoising_loss(guess, batch.latents, x.levels, config, keep=~known))
-    loss, parts = _mean_over_windows(found, groups)
+    loss, parts = mean_over_windows(found, groups)
     return loss, {f"bidirectional_{k}": v for k, v in parts.items()}
 
 
-def _forecast_loss(
-    model: VideoDiT, groups: Sequence[LatentBatch], config: DynamicsConfig, draws: Sequence["_Draw"]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The forecast alone, on a past that is noised as that of the transformer is."""
-    found = []
-    for batch, draw in zip(groups, draws, strict=True):
-        b, f = batch.latents.shape[:2]
-        conditions = _conditions(model, batch, config, draw)
-        levels = config.context_noise * draw.uniform(b, f) * (draw.uniform(b, 1) >= config.context_clean)
-        shown = mix(model.path, batch.latents, draw.normal(batch.latents), levels)
-        found.append(run_of_forecasts(model, batch.latents, shown, conditions, steps=config.forecast_steps))
-    loss, parts = _mean_over_windows(found, groups)
-    return loss, {f"run_{k}": v for k, v in parts.items()}
-
-
 def _first_frame_loss(
-    model: VideoDiT, groups: Sequence[LatentBatch], config: DynamicsConfig, draws: Sequence["_Draw"]
+    model: VideoDiT, groups: Sequence[LatentBatch], config: DynamicsConfig, draws: Sequence[Draw]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Every frame is denoised as a world's first is: from its text and noise alone."""
     # In many steps, of which pure noise is only the first.
@@ -210,12 +160,27 @@ def _first_frame_loss(
         kind = model.config.prediction
         guess = clean_from_prediction(model.path, kind, out.prediction.float(), x.latents, x.levels)
         levels = x.levels.reshape(batch.latents.shape[:2])
-        found.append(_denoising_loss(guess.reshape_as(batch.latents), batch.latents, levels, config))
-    loss, parts = _mean_over_windows(found, groups)
+        loss, parts = _denoising_loss(guess.reshape_as(batch.latents), batch.latents, levels, config)
+        if model.text_summary is not None and x.conditions.text is not None:
+            extra = _summary_error(model.text_summary(x.conditions.text.mean(dim=1)), batch.latents.flatten(0, 1))
+            loss, parts = loss + config.summary_weight * extra, parts | {"summary": extra.detach()}
+        found.append((loss, parts))
+    loss, parts = mean_over_windows(found, groups)
     return loss, {f"first_{k}": v for k, v in parts.items()}
 
 
-def _lone_frames(model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: "_Draw") -> Clips:
+def _summary_error(said: Tensor, clean: Tensor) -> Tensor:
+    """Squared error of what texts (B, C) say of the mean over places of their frames (B, C, h, w).
+
+    Denoising asks the words for little: by the time that a body can be seen in the noise, its colour can, and they are
+    learnt late. The mean, wherever things stand, follows from the words alone, and teaches their encoder within a
+    minute. It is taken times the root of the number of places: of unit variance, were these independent.
+    """
+    wanted = clean.float().mean(dim=(2, 3)) * (clean.shape[-2] * clean.shape[-1]) ** 0.5
+    return (said.float() - wanted).square().mean()
+
+
+def _lone_frames(model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: Draw) -> Clips:
     """A batch of lone frames, noised, as B * F clips of one frame each."""
     b, f = batch.latents.shape[:2]
     levels = _target_levels(config, draw, b, f)
@@ -250,19 +215,6 @@ def _outputs(model: VideoDiT, groups: Sequence[Clips], *, two_streams: bool) -> 
     return [model(only.latents, only.levels, only.conditions, positions=only.positions, mask=mask)]
 
 
-def _mean_over_windows(
-    found: Sequence[tuple[Tensor, dict[str, Tensor]]], groups: Sequence[LatentBatch]
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The mean of the groups' losses and of their parts, each counted as often as it has windows."""
-    total = sum(len(g.latents) for g in groups)
-    shares = [len(g.latents) / total for g in groups]
-
-    def mean(numbers: Iterable[Tensor]) -> Tensor:
-        return torch.stack([s * x for s, x in zip(shares, numbers, strict=True)]).sum()
-
-    return mean(loss for loss, _ in found), {k: mean(parts[k] for _, parts in found) for k in found[0][1]}
-
-
 def _denoising_loss(
     guess: Tensor, clean: Tensor, levels: Tensor, config: DynamicsConfig, keep: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -285,13 +237,13 @@ def _outcome_loss(
     return loss, {"reward": reward_loss.detach(), "termination": termination_loss.detach()}
 
 
-def _own_frames(draw: "_Draw", b: int, f: int) -> Tensor:
+def _own_frames(draw: Draw, b: int, f: int) -> Tensor:
     """(B, F) boolean: from some frame of each window on, the context is the model's own, as in a rollout."""
     first = 1 + (f * draw.uniform(b, 1)).long()
     return torch.arange(f, device=first.device) >= first
 
 
-def _conditions(model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: "_Draw") -> Conditions:
+def _conditions(model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: Draw) -> Conditions:
     b, f = batch.latents.shape[:2]
     has_action = (draw.uniform(b, 1) >= config.drop_action).expand(b, f).clone()
     has_action[:, 0] = False
@@ -323,25 +275,6 @@ def _twice(conditions: Conditions) -> Conditions:
     )
 
 
-def _target_levels(config: DynamicsConfig, draw: "_Draw", b: int, f: int) -> Tensor:
+def _target_levels(config: DynamicsConfig, draw: Draw, b: int, f: int) -> Tensor:
     logits = config.level_mean + config.level_std * draw.normal_of(b, f)
     return torch.where(draw.uniform(b, f) < config.pure_noise, 1.0, torch.sigmoid(logits))
-
-
-class _Draw:
-    """Random numbers drawn on the CPU, so that every device sees the same ones."""
-
-    def __init__(self, generator: Source, device: torch.device) -> None:
-        self.generator, self.device = generator, device
-
-    def one(self) -> float:
-        return float(torch.rand((), generator=shared_source(self.generator)))
-
-    def uniform(self, *shape: int) -> Tensor:
-        return uniform(shape, self.generator).to(self.device)
-
-    def normal_of(self, *shape: int) -> Tensor:
-        return normal(shape, self.generator).to(self.device)
-
-    def normal(self, like: Tensor) -> Tensor:
-        return self.normal_of(*like.shape)

@@ -16,9 +16,9 @@ _NEXT_FRAME = DynamicsConfig(
     weight_floor=0.8,
     context_noise=0.2,
     feedback=0.0,
-    forecasts=0.5,
     drop_action=0.05,
     bidirectional=0.0,
+    first_frames=0.1,
 )
 
 
@@ -47,7 +47,7 @@ def _next_frame_world(data: Data, *, latent_channels: int, window: int, steps: i
             depth=6,
             heads=4,
             window=window,
-            text=TextConfig(),
+            text=TextConfig(summary=True),
             reward_bins=63,
             prediction="velocity",
             source="forecast",
@@ -55,6 +55,7 @@ def _next_frame_world(data: Data, *, latent_channels: int, window: int, steps: i
             forecast=ForecastConfig(),
         ),
         tokenizer_optimiser=OptimiserConfig(steps=2500, batch_size=16, rate=2e-3),
+        forecast_optimiser=OptimiserConfig(steps=14000, batch_size=64, warmup=50, decay=0.4, ema=0.99),
         optimiser=OptimiserConfig(steps=steps, batch_size=8, method="muon", rate=3e-3, warmup=50, ema=0.98),
         dynamics=_NEXT_FRAME,
     )
@@ -97,6 +98,7 @@ def second_phase(config: TrainConfig, start: str) -> TrainConfig:
         config,
         start=start,
         model=replace(config.model, source="forecast" if config.model.forecast else "previous"),
+        forecast_optimiser=None,
         optimiser=replace(
             first, steps=4600, batch_size=-(-frames // length), rate=first.rate / 3, warmup=30, decay=0.4
         ),

@@ -6,9 +6,62 @@ import torch
 from torch import Tensor
 
 from worldsim.tokenizer import ConvTokenizer
+from worldsim.training.ahead import Ahead
+from worldsim.training.config import TrainConfig
+from worldsim.training.corpus import Corpus, Mixture
+from worldsim.training.data import FrameSource
 from worldsim.training.draws import Source, divided, normal
+from worldsim.training.learner import Learner
+from worldsim.training.phase import Part, Phase, run_phase
+from worldsim.training.run import Run
+from worldsim.training.team import Team
 
 NOISE = 0.05  # on the bounded bottleneck, so that the decoder forgives small errors of the transformer
+
+
+def train_tokenizer(
+    config: TrainConfig, corpus: Corpus, run: Run, members: Team, *, show_progress: bool
+) -> ConvTokenizer:
+    """Trains a tokenizer on frames of the corpus, and measures its standardisation.
+
+    Args:
+        config: The run.
+        corpus: Its data.
+        run: Where states and metrics go.
+        members: The processes that train together.
+        show_progress: Whether to draw a progress bar.
+    """
+    device = members.device
+    torch.manual_seed(config.seed)  # initial weights
+    tokenizer = ConvTokenizer(config.tokenizer).to(device)
+    loss_of = torch.compile(tokenizer_loss) if config.compile else tokenizer_loss
+    learner = Learner(tokenizer, loss_of, config.tokenizer_optimiser, run.path / "tokenizer", members)
+    restored = learner.restore()
+    if restored:
+        tokenizer.mean.copy_(restored["mean"])
+        tokenizer.std.copy_(restored["std"])
+    sources = [FrameSource(dataset, config.of_dataset(i)) for i, dataset in enumerate(corpus)]
+    mixture = Mixture(sources, config.tokenizer_optimiser.batch_size, config.seed)
+    held_out = [source.held_out(device) for source in sources]
+
+    def loss(step: int, part: Part) -> tuple[Tensor, dict[str, Tensor], int]:
+        groups = ahead(step, part.rows)
+        return *learner.objective(groups, part.generators), sum(x.shape[0] * x.shape[1] for x in groups)
+
+    phase = Phase(
+        name="tokenizer",
+        learner=learner,
+        loss_of=loss,
+        evaluate=lambda network: reconstruction_psnr(network, held_out),
+        describe=mixture.describe,
+        extra_state=lambda: {"mean": tokenizer.mean.cpu(), "std": tokenizer.std.cpu()},
+    )
+    parts = members.parts(config.tokenizer_optimiser)
+    with Ahead(lambda step, rows: mixture.batch(step, device, rows), parts, config.workers) as ahead:
+        run_phase(phase, run, config, show_progress=show_progress)
+    learner.finish()
+    measure(tokenizer, (mixture.batch(i, device) for i in range(32)))
+    return tokenizer.eval()
 
 
 def tokenizer_loss(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from worldsim.config import ForecastConfig
 from worldsim.data import Dataset, DatasetWriter
 from worldsim.errors import ConfigError, DatasetError, TrainingError
 from worldsim.training import DynamicsConfig, OptimiserConfig, TrainConfig, train
@@ -38,6 +39,15 @@ def test_short_episodes_are_refused_before_anything_is_trained(
     tokenizer = replace(config.tokenizer, temporal_stride=stride)
     with pytest.raises(DatasetError, match=words):
         train(replace(config, data=data, tokenizer=tokenizer), out=tmp_path / "run", show_progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_episodes_too_short_for_the_forecast_are_refused(dataset: Dataset, config: TrainConfig, tmp_path: Path) -> None:
+    data = written(tmp_path / "data", dataset, [9, 9, 4])
+    model = replace(config.model, window=4, source="forecast", forecast=ForecastConfig(frames=4, width=8, depth=1))
+    taught = OptimiserConfig(steps=2, batch_size=2)
+    with pytest.raises(DatasetError, match="at least 6 frames, to train the forecast"):
+        train(replace(config, data=data, model=model, forecast_optimiser=taught), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -19,10 +19,11 @@ from worldsim.config import ModelConfig, TextConfig
 from worldsim.data import Dataset, DatasetWriter
 from worldsim.errors import ActionError, ConfigError, DatasetError
 from worldsim.training import DynamicsConfig, TrainConfig, train
+from worldsim.training.batches import LatentBatch
 from worldsim.training.corpus import Mixture
 from worldsim.training.draws import SampleGenerators, generators_for
 from worldsim.training.learner import Learner
-from worldsim.training.losses import LatentBatch, dynamics_loss
+from worldsim.training.losses import dynamics_loss
 from worldsim.transformer import VideoDiT
 
 CPU = torch.device("cpu")

@@ -17,10 +17,11 @@ from worldsim.nn.masks import causal_mask
 from worldsim.sizes import SIZES, cost, size, training_cost
 from worldsim.tokenizer import build_tokenizer
 from worldsim.training import DynamicsConfig, OptimiserConfig, TrainConfig
+from worldsim.training.batches import LatentBatch
 from worldsim.training.data import LatentSource, cached_latents, check_dataset, window_weights
 from worldsim.training.draws import generators_for
 from worldsim.training.learner import Learner
-from worldsim.training.losses import LatentBatch, dynamics_loss
+from worldsim.training.losses import dynamics_loss
 from worldsim.training.presets import PRESETS, preset
 from worldsim.training.team import Team
 from worldsim.transformer import Conditions, VideoDiT
@@ -333,8 +334,9 @@ def test_the_cost_of_a_forecast_is_what_pytorch_counts() -> None:
     model = VideoDiT(config).eval().requires_grad_(requires_grad=False)
     expected = cost(config, latent_grid=(8, 4))
     assert expected.parameters == sum(p.numel() for p in model.parameters())
+    assert model.forecast is not None
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.forecasts(torch.zeros(1, 1, 3, 6, 8, 4), Conditions())
+        model.forecast(torch.zeros(1, 1, 3, 6, 8, 4), Conditions())
     assert counter.get_total_flops() == expected.flops_per_forecast
 
 
@@ -375,3 +377,42 @@ def test_sizes_span_a_million_to_a_billion() -> None:
     assert counts == sorted(counts)
     assert 0.8e6 < counts[0] < 2e6
     assert 0.8e9 < counts[-1] < 1.3e9
+
+
+def test_texts_learn_to_say_the_mean_of_their_first_frames() -> None:
+    """Latents that are a colour all over: what the text has to say is that colour, times the root of the places."""
+    config = ModelConfig(
+        latent_channels=2, width=16, depth=1, heads=2, text=TextConfig(buckets=64, slots=2, summary=True)
+    )
+    torch.manual_seed(0)
+    model = VideoDiT(config)
+    assert model.text_summary is not None
+    colours = {"a red room": (0.5, -0.25), "a blue room": (-0.5, 0.75)}
+    latents = torch.tensor(list(colours.values()))[None, :, :, None, None].expand(1, 2, 2, 4, 4).clone()
+    unknown = torch.zeros(1, 2)
+    batch = LatentBatch(
+        latents=latents,
+        actions=None,
+        rewards=unknown,
+        terminated=unknown.bool(),
+        known=unknown.bool(),
+        texts=list(colours),
+        lone=True,
+    )
+    objective = DynamicsConfig(drop_text=0.0, summary_weight=1.0)
+    optimiser = torch.optim.Adam(model.parameters(), lr=5e-3)
+    errors = []
+    for step in range(150):
+        generator = torch.Generator().manual_seed(step)
+        loss, parts = dynamics_loss(model, batch, objective, generator, feedback=False)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        errors.append(float(parts["first_summary"]))
+        assert float(loss.detach()) == pytest.approx(float(parts["first_denoising"]) + errors[-1], rel=1e-5)
+    with torch.no_grad():
+        text = model.encode_text(list(colours))
+        assert text is not None
+        said = model.text_summary(text.mean(dim=1)) / 4.0
+    torch.testing.assert_close(said, latents[0, :, :, 0, 0], rtol=0, atol=0.05)
+    assert errors[-1] < 0.05 * errors[0]

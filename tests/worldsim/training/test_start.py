@@ -10,11 +10,12 @@ import worldsim
 from worldsim.checkpoint import load_checkpoint
 from worldsim.config import ForecastConfig, ModelConfig
 from worldsim.data import record
-from worldsim.errors import ActionError, UnknownNameError
+from worldsim.errors import ActionError, ConfigError, UnknownNameError
 from worldsim.noise import path_named
 from worldsim.training import TrainConfig, train
-from worldsim.training.config import DynamicsConfig
-from worldsim.training.losses import LatentBatch, dynamics_loss
+from worldsim.training.batches import LatentBatch
+from worldsim.training.config import DynamicsConfig, OptimiserConfig
+from worldsim.training.losses import dynamics_loss
 from worldsim.training.presets import second_phase
 from worldsim.transformer import Conditions, Output, VideoDiT
 
@@ -52,7 +53,11 @@ def test_a_world_whose_paths_begin_elsewhere_begins_there(config: TrainConfig, t
     first = train(config, out=tmp_path / "first", show_progress=False)
     slow = replace(config.optimiser, steps=1, rate=1e-9, warmup=0)
     model = replace(config.model, source="forecast", forecast=ForecastConfig(frames=2, width=8, depth=1))
-    second = train(replace(config, start=str(first), optimiser=slow, model=model), out=tmp_path / "second")
+    changed = replace(config, start=str(first), optimiser=slow, model=model)
+    with pytest.raises(ConfigError, match="forecast_optimiser"):  # it would never learn
+        train(changed, out=tmp_path / "second")
+    taught = replace(changed, forecast_optimiser=OptimiserConfig(steps=4, batch_size=4, warmup=0))
+    second = train(taught, out=tmp_path / "second")
     old, new = load_checkpoint(first).model, load_checkpoint(second).model
     assert new.config == replace(old.config, source="forecast", forecast=model.forecast)
     for name, weight in new.state_dict().items():
@@ -60,6 +65,23 @@ def test_a_world_whose_paths_begin_elsewhere_begins_there(config: TrainConfig, t
             torch.testing.assert_close(weight, torch.zeros_like(weight), rtol=0, atol=1e-7)
         elif not name.startswith("forecast."):
             torch.testing.assert_close(weight, old.state_dict()[name], rtol=0, atol=1e-7)
+    # From there on it is kept, whatever the transformer learns.
+    third = train(replace(changed, start=str(second), optimiser=replace(slow, rate=1e-2)), out=tmp_path / "third")
+    kept = load_checkpoint(third).model.state_dict()
+    for name, weight in new.state_dict().items():
+        assert torch.equal(kept[name], weight) == name.startswith("forecast."), name
+
+
+def test_text_that_is_to_say_summaries_is_learned_anew(config: TrainConfig, tmp_path: Path) -> None:
+    first = train(config, out=tmp_path / "first", show_progress=False)
+    slow = replace(config.optimiser, steps=1, rate=1e-9, warmup=0)
+    assert config.model.text is not None
+    model = replace(config.model, text=replace(config.model.text, summary=True))
+    second = train(replace(config, start=str(first), optimiser=slow, model=model), out=tmp_path / "second")
+    old, new = load_checkpoint(first).model, load_checkpoint(second).model
+    assert new.config == replace(old.config, text=model.text)
+    assert not torch.allclose(new.state_dict()["text.embed.weight"], old.state_dict()["text.embed.weight"], atol=1e-6)
+    torch.testing.assert_close(new.patchify.weight, old.patchify.weight, rtol=0, atol=1e-7)
 
 
 def test_other_actions_are_refused(config: TrainConfig, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from worldsim.config import ModelConfig
 from worldsim.data import Dataset, DatasetWriter
 from worldsim.errors import CameraError, DatasetError
 from worldsim.training import DynamicsConfig, TrainConfig, train
+from worldsim.training.batches import LatentBatch
 from worldsim.training.corpus import Corpus
 from worldsim.training.data import LatentSource
-from worldsim.training.losses import LatentBatch, dynamics_loss
+from worldsim.training.losses import dynamics_loss
 from worldsim.transformer import VideoDiT
 
 LENGTHS = (15, 12, 13, 14, 15)

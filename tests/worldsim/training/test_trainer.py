@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 
 import worldsim
+from worldsim.config import ForecastConfig
 from worldsim.data import Dataset, record
 from worldsim.errors import DatasetError, FramesError, TrainingError
-from worldsim.training import OptimiserConfig, TrainConfig, read_metrics, train
+from worldsim.training import OptimiserConfig, TrainConfig, dynamics_phase, read_metrics, train
 from worldsim.training import data as data_module
 from worldsim.training import learner as learner_module
-from worldsim.training import trainer as trainer_module
 from worldsim.training.corpus import Corpus
 from worldsim.training.data import LatentSource, check_same_data
 from worldsim.training.learner import Learner
@@ -68,20 +68,30 @@ def test_two_runs_are_equal_bit_for_bit(config: TrainConfig, tmp_path: Path) -> 
     assert first == second
 
 
-def test_a_killed_run_resumes_bit_for_bit(saving: TrainConfig, tmp_path: Path) -> None:
-    whole = weights(train(saving, out=tmp_path / "whole", show_progress=False))
-    out = tmp_path / "killed"
-    argument = json.dumps(saving.to_dict())
-    command = [sys.executable, "-c", RESUME, argument, str(out)]
+def killed_at(state: str, command: list[str], out: Path) -> None:
+    """Runs the command until it has saved such a state, and kills it, most likely while it saves another."""
     process = subprocess.Popen(command)
     deadline = time.monotonic() + 120
-    # Killed somewhere in the middle of the dynamics phase, most likely while it saves.
-    while time.monotonic() < deadline and not any(out.glob("dynamics/step-0000000[2-6]")):
+    while time.monotonic() < deadline and not any(out.glob(state)):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert process.returncode == -signal.SIGKILL
     assert not (out / "checkpoint").exists()
+
+
+def test_a_killed_run_resumes_bit_for_bit(saving: TrainConfig, tmp_path: Path) -> None:
+    saving = replace(
+        saving,
+        model=replace(saving.model, source="forecast", forecast=ForecastConfig(frames=2, width=8, depth=1)),
+        forecast_optimiser=OptimiserConfig(steps=8, batch_size=4, warmup=2),
+    )
+    whole = weights(train(saving, out=tmp_path / "whole", show_progress=False))
+    out = tmp_path / "killed"
+    argument = json.dumps(saving.to_dict())
+    command = [sys.executable, "-c", RESUME, argument, str(out)]
+    killed_at("forecast/step-0000000[2-6]", command, out)
+    killed_at("dynamics/step-0000000[2-6]", command, out)
     with (out / "metrics.jsonl").open("a") as stream:
         stream.write('{"phase": "dynamics", "st')  # killed while it logs
     assert weights(train(saving, out=out, resume=True, show_progress=False)) == whole
@@ -137,7 +147,7 @@ def test_a_directory_in_use_is_refused(config: TrainConfig, tmp_path: Path) -> N
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
     saving: TrainConfig, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = trainer_module.dynamics_loss
+    honest = dynamics_phase.dynamics_loss
     count = 0
 
     def breaks_at_the_fourth(*args: object, **kwargs: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -146,7 +156,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
         loss, parts = honest(*args, **kwargs)
         return (loss * float("nan") if count == 4 else loss), parts
 
-    monkeypatch.setattr(trainer_module, "dynamics_loss", breaks_at_the_fourth)
+    monkeypatch.setattr(dynamics_phase, "dynamics_loss", breaks_at_the_fourth)
     raw = LatentSource(dataset, np.zeros((dataset.num_frames, 4, 4, 4), np.float16), saving, 1.0)._train.batch(3)
     which = f"{raw['episode'][0]}:{raw['start'][0]}, {raw['episode'][1]}:{raw['start'][1]}"
     with pytest.raises(TrainingError, match=f"update 3.*{which}"):
