@@ -1,4 +1,4 @@
-"""Training: tokenizer, then dynamics.
+"""Training: tokenizer, forecast where the model has one, dynamics.
 
 `train(config, out=...)` leaves a checkpoint in `out/checkpoint` that `worldsim.load` takes.
 """

@@ -78,7 +78,8 @@ class DynamicsConfig(Config):
         drop_camera: Share of windows without the camera's motion.
         bidirectional: Share of updates in which time is bidirectional.
         first_frames: Share of updates on single frames of many scenes, with nothing before them: how a world begins
-            from its text. A window holds one such frame beside many others.
+            from its text. A window holds one such frame beside many others. Datasets give them by turns, in
+            proportion to their episodes.
         forecast_steps: Frames that a forecast runs on from its own in training.
         forecast_noise: Largest noise level of the frames that it is shown.
         forecast_short: Share of its windows that show fewer frames than it sees, as a rollout does at its beginning.
@@ -163,11 +164,12 @@ class EvaluationConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
-    """A whole run: tokenizer, then dynamics.
+    """A whole run: tokenizer, forecast where the model has one, dynamics.
 
     Attributes:
         data: Directory of the dataset, or of several with the same actions and frame rate. Their frame sizes and window
-            lengths may differ; windows are then packed without padding.
+            lengths may differ; windows are then packed without padding. With `dynamics.first_frames`, datasets whose
+            episodes are too short for windows give first frames.
         tokenizer: The tokenizer's shape.
         model: The transformer's shape; `action_dim` and `camera_dim` are taken from the dataset.
         actions: Whether the world takes the dataset's actions.
@@ -235,12 +237,6 @@ class TrainConfig(Config):
                 expected="a dataset, and dynamics.lengths for each of several or for none",
                 got=f"{len(self.directories)} datasets and {len(lengths)} lengths",
                 remedy="Name as many lengths as datasets.",
-            )
-        if self.compile and len(self.directories) > 1:
-            raise ConfigError(
-                expected="one dataset with compile",
-                got=f"{len(self.directories)}, whose shares of a batch vary: each would be compiled for by itself",
-                remedy="Leave compile out, or train on one of them.",
             )
 
     @property

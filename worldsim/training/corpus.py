@@ -124,11 +124,11 @@ class Source(Protocol[Batch_co]):
         """Number of different windows."""
         ...
 
-    def batch(self, step: int, device: torch.device, rows: range) -> Batch_co:
-        """Some rows of the batch of update `step`."""
+    def batch(self, step: int, device: torch.device, rows: range | None = None) -> Batch_co:
+        """The batch of update `step`, or some rows of it."""
         ...
 
-    def describe(self, step: int, rows: range) -> str:
+    def describe(self, step: int, rows: range | None = None) -> str:
         """Which windows these are."""
         ...
 
@@ -170,3 +170,29 @@ class Mixture(Generic[Batch_co]):
                 shares.append((source, own))
             first = end
         return shares
+
+
+class Turns(Generic[Batch_co]):
+    """Batches that come whole from one of several sources, drawn in proportion to their windows.
+
+    Args:
+        sources: At least one.
+        seed: Everything random follows from it.
+    """
+
+    def __init__(self, sources: Sequence[Source[Batch_co]], seed: int) -> None:
+        self.sources, self.seed = list(sources), seed
+        windows = np.cumsum([s.num_windows for s in self.sources])
+        self._ends = windows / windows[-1]
+
+    def batch(self, step: int, device: torch.device, rows: range | None = None) -> list[Batch_co]:
+        """The batch of update `step`, or some rows of it: one group."""
+        return [self._drawn(step).batch(step, device, rows)]
+
+    def describe(self, step: int) -> str:
+        """What the batch of update `step` holds."""
+        return self._drawn(step).describe(step)
+
+    def _drawn(self, step: int) -> Source[Batch_co]:
+        u = np.random.default_rng([self.seed, step]).random()
+        return self.sources[int(np.searchsorted(self._ends[:-1], u, side="right"))]

@@ -1,4 +1,4 @@
-"""What the two phases of training read: frames for the tokenizer, cached latents for the transformer."""
+"""What the phases of training read: frames for the tokenizer, cached latents for forecast and transformer."""
 
 import hashlib
 import json
@@ -13,14 +13,12 @@ from torch import Tensor
 
 from worldsim.camera import MOTION_DIM, scaled_motion
 from worldsim.data import Dataset, Windows, abrupt_change, event_weights
-from worldsim.errors import DatasetError, FramesError, TrainingError
+from worldsim.errors import DatasetError
 from worldsim.files import write_text
 from worldsim.spaces import action_dim, action_vectors
 from worldsim.tokenizer import Tokenizer, VitTokenizer
 from worldsim.training.batches import LatentBatch
 from worldsim.training.config import TrainConfig
-from worldsim.training.corpus import Corpus
-from worldsim.training.first_frames import FirstFrames
 from worldsim.training.phase import autocast
 from worldsim.video import to_model
 
@@ -63,11 +61,11 @@ class FrameSource:
 
     def batch(self, step: int, device: torch.device, rows: range | None = None) -> Tensor:
         """(B, T, 3, H, W) in [-1, 1] of update `step`, or some rows of it."""
-        return to_model(self._train.batch(step, _slice(rows))["frames"], device)
+        return to_model(self._train.batch(step, rows_slice(rows))["frames"], device)
 
     def describe(self, step: int, rows: range | None = None) -> str:
         """Which frames the batch of update `step` holds, or some rows of it."""
-        return _describe(self._train.batch(step, _slice(rows)), self._train.dataset)
+        return describe_windows(self._train.batch(step, rows_slice(rows)), self._train.dataset)
 
     def held_out(self, device: torch.device) -> Tensor:
         """The same frames every time, from held-out episodes."""
@@ -109,8 +107,6 @@ class LatentSource:
             episodes=train,
             frames=False,
         )
-        camera = bool(camera_range) and dataset.has_camera
-        self._firsts = FirstFrames(dataset, latents, config, train, camera=camera)
         held = self.held_out_episodes
         self._held = Windows(dataset, self.length, batch_size=32, seed=config.seed, episodes=held, frames=False)
 
@@ -120,16 +116,12 @@ class LatentSource:
         return self._train.num_windows
 
     def batch(self, step: int, device: torch.device, rows: range | None = None) -> LatentBatch:
-        """The windows of update `step`, or some rows of them; or single frames, in the updates of `first_frames`."""
-        if self._firsts.due(step):
-            return self._firsts.batch(step, device, rows)
-        return self._convert(self._train.batch(step, _slice(rows)), device)
+        """The windows of update `step`, or some rows of them."""
+        return self._convert(self._train.batch(step, rows_slice(rows)), device)
 
     def describe(self, step: int, rows: range | None = None) -> str:
         """Which windows the batch of update `step` holds, or some rows of it."""
-        firsts = self._firsts
-        raw = firsts.raw(step, rows) if firsts.due(step) else self._train.batch(step, _slice(rows))
-        return _describe(raw, self.dataset)
+        return describe_windows(self._train.batch(step, rows_slice(rows)), self.dataset)
 
     def held_out(self, index: int, device: torch.device) -> LatentBatch:
         """Windows of held-out episodes; the same for the same index."""
@@ -222,68 +214,18 @@ def window_frames(config: TrainConfig) -> int:
     return 1 + (config.dynamics.length - 1) * config.tokenizer.temporal_stride
 
 
-def longest_episodes(dataset: Dataset, config: TrainConfig) -> tuple[int, np.ndarray]:
-    """Frames of the longest episode of those to train on or of those held out, whichever are shorter; and which."""
-    split = split_episodes(dataset, config.held_out, config.episodes)
-    return min(((int(dataset.lengths[e].max()), e) for e in split), key=lambda found: found[0])
-
-
-def check_dataset(dataset: Dataset, config: TrainConfig) -> None:
-    """Raises a named error if a run cannot use the dataset: now, rather than after the tokenizer's training."""
-    length = window_frames(config)
-    longest, episodes = longest_episodes(dataset, config)
-    if longest < length:
-        raise DatasetError(
-            expected=f"episodes of at least {length} frames, among those to train on and those held out",
-            got=f"episodes {episodes[0]} to {episodes[-1]} of {dataset.path}, the longest of {longest}",
-            remedy="Shorten the window (dynamics.length), or record longer episodes.",
-        )
-    unit = config.tokenizer.spatial_stride * config.model.patch
-    height, width = dataset.frame_size
-    if height % unit or width % unit:
-        fitting = [max(n // unit, 1) * unit for n in (height, width)]
-        raise FramesError(
-            expected=f"frames whose height and width are multiples of {unit}",
-            got=f"{height} x {width}",
-            remedy=f"Record again, for example with --resize {fitting[0]} {fitting[1]}.",
-        )
-    if config.model.latent_channels != config.tokenizer.latent_channels:
-        raise TrainingError(
-            expected="the same latent_channels in tokenizer and model",
-            got=f"{config.tokenizer.latent_channels} and {config.model.latent_channels}",
-            remedy="Correct the configuration.",
-        )
-
-
 def latents_file(index: int) -> str:
     """Where the latents of a run's dataset of that number are kept."""
     return f"latents-{index + 1}.npy" if index else LATENTS
 
 
-def check_same_data(folder: Path, corpus: Corpus) -> None:
-    """Notes in a run directory which data it trains on.
-
-    Raises:
-        DatasetError: If it was other data when the run began.
-    """
-    file = folder / "data.json"
-    if file.exists():
-        began = json.loads(file.read_text())["digest"]
-        if began != corpus.digest():
-            raise DatasetError(
-                expected=f"the data that the run began with, {began[:12]}",
-                got=f"{corpus.name}, {corpus.digest()[:12]}",
-                remedy="Point to that data, or begin a new run; `start` takes this one's weights over.",
-            )
-    about = {"digest": corpus.digest(), "episodes": corpus.num_episodes, "frames": corpus.num_frames}
-    write_text(file, json.dumps(about))
-
-
-def _slice(rows: range | None) -> slice:
+def rows_slice(rows: range | None) -> slice:
+    """Those rows, or with None all."""
     return slice(None) if rows is None else slice(rows.start, rows.stop)
 
 
-def _describe(raw: Mapping[str, Any], dataset: Dataset) -> str:
+def describe_windows(raw: Mapping[str, Any], dataset: Dataset) -> str:
+    """Which windows those are that `Windows` drew."""
     places = ", ".join(f"{e}:{s}" for e, s in zip(raw["episode"], raw["start"], strict=True))
     return f"the windows (episode:first frame) {places} of {dataset.path}"
 

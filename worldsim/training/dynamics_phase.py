@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from worldsim.training.ahead import Ahead
+from worldsim.training.batches import LatentBatch
 from worldsim.training.config import TrainConfig
-from worldsim.training.corpus import Mixture
+from worldsim.training.corpus import Mixture, Turns
 from worldsim.training.data import LatentSource
 from worldsim.training.evaluation import Evaluation
+from worldsim.training.first_frames import FirstFrames, due
 from worldsim.training.learner import Learner
 from worldsim.training.losses import dynamics_loss
 from worldsim.training.phase import Part, Phase, run_phase
@@ -23,6 +25,7 @@ def train_dynamics(
     model: VideoDiT,
     config: TrainConfig,
     sources: Sequence[LatentSource],
+    firsts: Sequence[FirstFrames],
     examine: Evaluation,
     run: Run,
     members: Team,
@@ -34,7 +37,8 @@ def train_dynamics(
     Args:
         model: It, on the device of `members`.
         config: The run.
-        sources: Windows of each dataset.
+        sources: Windows of each dataset with long enough episodes.
+        firsts: First frames of each, or none.
         examine: What is measured now and then.
         run: Where states go.
         members: The processes that train together.
@@ -59,15 +63,20 @@ def train_dynamics(
         total, parts = learner.objective(batch, config.dynamics, part.generators, feedback=feedback)
         return total, parts, sum(x.latents.shape[0] * x.latents.shape[1] for x in batch)
 
-    mixture = Mixture(sources, config.optimiser.batch_size, config.seed + 1)
+    windows = Mixture(sources, config.optimiser.batch_size, config.seed + 1)
+    turns = Turns(firsts, config.seed + 4) if firsts else None
+
+    def drawn(step: int) -> Mixture[LatentBatch] | Turns[LatentBatch]:
+        return turns if turns is not None and due(step, config.dynamics.first_frames) else windows
+
     phase = Phase(
         name="dynamics",
         learner=learner,
         loss_of=loss,
         evaluate=lambda network: examine(network, learner.step),
-        describe=mixture.describe,
+        describe=lambda step: drawn(step).describe(step),
     )
     parts = members.parts(config.optimiser)
-    with Ahead(lambda step, rows: mixture.batch(step, device, rows), parts, config.workers) as ahead:
+    with Ahead(lambda step, rows: drawn(step).batch(step, device, rows), parts, config.workers) as ahead:
         run_phase(phase, run, config, show_progress=show_progress)
     return cast("VideoDiT", learner.finish())

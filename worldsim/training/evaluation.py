@@ -15,6 +15,7 @@ from worldsim.training.config import TrainConfig
 from worldsim.training.corpus import Corpus
 from worldsim.training.data import LatentSource
 from worldsim.training.draws import generators_for
+from worldsim.training.first_frames import FirstFrames
 from worldsim.training.losses import dynamics_loss
 from worldsim.training.phase import autocast
 from worldsim.training.rollouts import HeldOutClips
@@ -34,19 +35,29 @@ class Evaluation:
     Args:
         config: The run.
         corpus: What it trains on.
-        sources: Where windows of each dataset come from.
+        sources: Where windows come from, of each dataset with long enough episodes.
+        firsts: Where first frames come from, or nothing.
         tokenizer: The trained tokenizer.
         run: Where samples and the best checkpoint go.
     """
 
     def __init__(
-        self, config: TrainConfig, corpus: Corpus, sources: Sequence[LatentSource], tokenizer: Tokenizer, run: Run
+        self,
+        config: TrainConfig,
+        corpus: Corpus,
+        sources: Sequence[LatentSource],
+        firsts: Sequence[FirstFrames],
+        tokenizer: Tokenizer,
+        run: Run,
     ) -> None:
-        self.config, self.corpus, self.sources, self.tokenizer, self.run = config, corpus, sources, tokenizer, run
+        self.config, self.corpus, self.sources, self.firsts = config, corpus, sources, firsts
+        self.tokenizer, self.run = tokenizer, run
         wanted = sources if config.evaluation.clips > 0 else ()
-        clips = [HeldOutClips(s.dataset, s.held_out_episodes, config) for s in wanted]
+        clips = {
+            1 + corpus.datasets.index(s.dataset): HeldOutClips(s.dataset, s.held_out_episodes, config) for s in wanted
+        }
         # By the number of the dataset, whose episodes may be too short.
-        self.clips = {i: c for i, c in enumerate(clips, start=1) if c.steps > 0}
+        self.clips = {i: c for i, c in clips.items() if c.steps > 0}
 
     def __call__(self, model: VideoDiT, step: int) -> Mapping[str, float]:
         """Numbers after `step` updates.
@@ -57,12 +68,14 @@ class Evaluation:
         """
         device = model.patchify.weight.device
         numbers = held_out_loss(model, self.sources, self.config, device)
+        if self.firsts:
+            numbers |= held_out_loss(model, self.firsts, self.config, device)
         found = {}
         for i, clips in self.clips.items():
             dreams = clips.dream(self._world(model))
             found[i] = dreams.numbers()
             if self.config.evaluation.videos:
-                name = f"step-{step:08d}.mp4" if i == 1 else f"step-{step:08d}-{i}.mp4"
+                name = f"step-{step:08d}.mp4" if i == min(self.clips) else f"step-{step:08d}-{i}.mp4"
                 dreams.write(self.run.path / "samples" / name, self.corpus.fps, self.config.evaluation.videos)
         numbers |= _over_datasets(found)
         self._keep_best(model, {"step": step, **numbers})
@@ -91,7 +104,10 @@ def _over_datasets(found: Mapping[int, Mapping[str, float]]) -> dict[str, float]
 
 @torch.no_grad()
 def held_out_loss(
-    model: VideoDiT, sources: Sequence[LatentSource], config: TrainConfig, device: torch.device
+    model: VideoDiT,
+    sources: Sequence[LatentSource] | Sequence[FirstFrames],
+    config: TrainConfig,
+    device: torch.device,
 ) -> dict[str, float]:
     """The objective on held-out episodes, with clean context and the same noise every time."""
     told = {"drop_text": 0.0, "drop_action": 0.0, "drop_camera": 0.0}

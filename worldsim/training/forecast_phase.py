@@ -16,9 +16,10 @@ from worldsim.nn.passes import Conditions
 from worldsim.noise import mix, path_named
 from worldsim.training.ahead import Ahead
 from worldsim.training.batches import LatentBatch, mean_over_windows
+from worldsim.training.checks import longest_episodes
 from worldsim.training.config import DynamicsConfig, TrainConfig
 from worldsim.training.corpus import Corpus, Mixture
-from worldsim.training.data import LatentSource, longest_episodes, window_frames
+from worldsim.training.data import LatentSource, window_frames
 from worldsim.training.draws import Draw, Source, divided, generators_for
 from worldsim.training.learner import Learner
 from worldsim.training.phase import Part, Phase, autocast, run_phase

@@ -9,11 +9,13 @@ import torch
 from worldsim.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from worldsim.nn.compiled import require_compiler
 from worldsim.tokenizer import Tokenizer
+from worldsim.training.checks import check_corpus, check_same_data
 from worldsim.training.config import TrainConfig
 from worldsim.training.corpus import Corpus
-from worldsim.training.data import LatentSource, cached_latents, check_dataset, check_same_data, latents_file
+from worldsim.training.data import LatentSource, cached_latents, latents_file
 from worldsim.training.dynamics_phase import train_dynamics
 from worldsim.training.evaluation import Evaluation
+from worldsim.training.first_frames import FirstFrames
 from worldsim.training.forecast_phase import check_forecast, examples, forecast_datasets, train_forecast
 from worldsim.training.memory import keep_freed_memory
 from worldsim.training.phase import pick_device
@@ -50,8 +52,7 @@ def train(config: TrainConfig, *, out: str | Path, resume: bool = False, show_pr
     corpus = Corpus.open(config.directories)
     start = load_checkpoint(config.start) if config.start else None
     config = resolved(config, corpus, start)
-    for i, dataset in enumerate(corpus):
-        check_dataset(dataset, config.of_dataset(i))
+    long = check_corpus(config, corpus)
     check_forecast(config, corpus, start)
     device = _prepared(config)
     with team(device) as members, open_run(out, config, members, resume=resume) as run:
@@ -74,15 +75,23 @@ def train(config: TrainConfig, *, out: str | Path, resume: bool = False, show_pr
         if model.forecast is not None and config.forecast_optimiser is not None:
             own = sources(examples(config), forecast_datasets(config, corpus))
             train_forecast(model.forecast, config, own, run, members, show_progress=show_progress)
-        windows = sources(config, range(len(corpus)))
-        examine = Evaluation(config, corpus, windows, tokenizer, run)
-        model = train_dynamics(model, config, windows, examine, run, members, show_progress=show_progress)
+        windows, firsts = sources(config, long), _first_frames(config, corpus, latents)
+        examine = Evaluation(config, corpus, windows, firsts, tokenizer, run)
+        model = train_dynamics(model, config, windows, firsts, examine, run, members, show_progress=show_progress)
         path = run.path / "checkpoint"
         if members.leads:
             world = world_of(config, corpus, tokenizer, model, scale, camera_range=ranges)
             save_checkpoint(world, path, card=card_of(config, corpus))
         members.wait()
         return path
+
+
+def _first_frames(config: TrainConfig, corpus: Corpus, latents: Sequence[np.ndarray]) -> list[FirstFrames]:
+    """Where first frames come from, if any are to be drawn by themselves."""
+    if not config.dynamics.first_frames:
+        return []
+    camera = config.model.camera_dim > 0
+    return [FirstFrames(d, latents[i], config.of_dataset(i), camera=camera) for i, d in enumerate(corpus)]
 
 
 def _prepared(config: TrainConfig) -> torch.device:

@@ -256,6 +256,32 @@ def test_datasets_that_do_not_go_together_are_named(dataset: Dataset, tmp_path: 
             train(replace(config, data=(str(dataset.path), str(tmp_path / name))), out=tmp_path / "run")
     with pytest.raises(ConfigError, match="2 datasets and 3 lengths"):
         replace(config, data=("a", "b"), dynamics=replace(config.dynamics, lengths=(1, 2, 3)))
+    both = (str(dataset.path), str(dataset.path))
     with pytest.raises(ConfigError, match="Leave compile out"):
-        replace(config, data=("a", "b"), compile=True)
+        train(replace(config, data=both, compile=True), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_short_episodes_beside_long_ones_give_first_frames(
+    dataset: Dataset, tmp_path: Path, config: TrainConfig
+) -> None:
+    rng = np.random.default_rng(0)
+    short = tmp_path / "short"
+    with DatasetWriter(short, action_space=dataset.action_space, fps=dataset.fps) as writer:
+        for i in range(6):
+            frames = rng.integers(0, 255, (2, *dataset.frame_size, 3), np.uint8)
+            writer.add_episode(frames, np.zeros(1, np.int64), caption=f"scene {i}")
+    mixed = replace(config, data=(str(short), str(dataset.path)))
+    with pytest.raises(DatasetError, match=r"short, the longest of 2.*first_frames"):
+        train(mixed, out=tmp_path / "run")
+    firsts = replace(config.dynamics, first_frames=0.5)
+    with pytest.raises(DatasetError, match="the longest of 2"):
+        train(replace(mixed, data=str(short), dynamics=firsts), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    train(replace(mixed, dynamics=firsts), out=tmp_path / "run", show_progress=False)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    held = [n for n in lines if "held_x_error" in n]
+    assert held
+    assert all(n["held_first_x_error"] > 0.0 for n in held)
+    assert all("held_psnr_db" in n for n in held)
+    assert not any(key.startswith("held_data") for n in held for key in n)  # one of them has clips to dream

@@ -18,8 +18,11 @@ from worldsim.sizes import SIZES, cost, size, training_cost
 from worldsim.tokenizer import build_tokenizer
 from worldsim.training import DynamicsConfig, OptimiserConfig, TrainConfig
 from worldsim.training.batches import LatentBatch
-from worldsim.training.data import LatentSource, cached_latents, check_dataset, window_weights
+from worldsim.training.checks import check_corpus
+from worldsim.training.corpus import Corpus, Turns
+from worldsim.training.data import LatentSource, cached_latents, split_episodes, window_weights
 from worldsim.training.draws import generators_for
+from worldsim.training.first_frames import FirstFrames, due
 from worldsim.training.learner import Learner
 from worldsim.training.losses import dynamics_loss
 from worldsim.training.presets import PRESETS, preset
@@ -224,26 +227,49 @@ def test_windows_carry_the_actions_and_rewards_that_led_to_each_frame(
     assert not found.known[:, 0].any()
 
 
-def test_a_share_of_updates_sees_single_frames_with_their_own_captions(dataset: Dataset, config: TrainConfig) -> None:
+def test_first_frames_are_drawn_one_by_one_with_their_own_captions(dataset: Dataset, config: TrainConfig) -> None:
     latents = np.arange(dataset.num_frames, dtype=np.float16)[:, None, None, None] * np.ones((4, 2, 2), np.float16)
-    settings = replace(config, dynamics=replace(config.dynamics, first_frames=0.25))
-    source, cpu = LatentSource(dataset, latents, settings, 1.0), torch.device("cpu")
-    found = [source.batch(step, cpu) for step in range(40)]
-    assert [f.lone for f in found] == [step % 4 == 3 for step in range(40)]
-    plain = LatentSource(dataset, latents, config, 1.0).batch(4, cpu)
-    torch.testing.assert_close(found[4].latents, plain.latents, rtol=0, atol=0)  # the others stay what they were
+    source, cpu = FirstFrames(dataset, latents, config, camera=False), torch.device("cpu")
+    held = split_episodes(dataset, config.held_out)[1]
+    windows = LatentSource(dataset, latents, config, 1.0).batch(0, cpu)
+
+    def owners(batch: LatentBatch) -> np.ndarray:
+        frames = batch.latents[..., 0, 0, 0].flatten().numpy().astype(int)
+        found = np.searchsorted(dataset.starts, frames, side="right") - 1
+        assert batch.texts == [dataset.captions[i] for i in found]
+        assert batch.lone
+        assert not batch.known.any()
+        return found
+
     seen = set()
-    for step in range(3, 40, 4):
-        lone = found[step]
-        assert lone.latents.shape[:2] == plain.latents.shape[:2]
-        frames = lone.latents[..., 0, 0, 0].flatten().numpy().astype(int)
-        owners = np.searchsorted(dataset.starts, frames, side="right") - 1
-        assert lone.texts == [dataset.captions[i] for i in owners]
-        seen |= set(owners.tolist())
-        assert not lone.known.any()
-        parts = [source.batch(step, cpu, range(1)), source.batch(step, cpu, range(1, len(lone.latents)))]
-        torch.testing.assert_close(torch.cat([p.latents for p in parts]), lone.latents, rtol=0, atol=0)
-    assert seen == set(range(len(dataset))) - set(source.held_out_episodes.tolist())
+    for step in range(10):
+        batch = source.batch(step, cpu)
+        assert batch.latents.shape[:2] == windows.latents.shape[:2]
+        seen |= set(owners(batch).tolist())
+        parts = [source.batch(step, cpu, range(1)), source.batch(step, cpu, range(1, len(batch.latents)))]
+        torch.testing.assert_close(torch.cat([p.latents for p in parts]), batch.latents, rtol=0, atol=0)
+    assert seen == set(range(len(dataset))) - set(held.tolist())
+    assert set(owners(source.held_out(0, cpu)).tolist()) == set(held.tolist())
+    assert [due(step, 0.25) for step in range(8)] == [False, False, False, True] * 2
+    assert not any(due(step, 0.0) for step in range(100))
+
+
+def test_batches_by_turns_come_from_each_source_as_often_as_its_share() -> None:
+    class Numbered:
+        def __init__(self, name: str, num_windows: int) -> None:
+            self.name, self.num_windows = name, num_windows
+
+        def batch(self, step: int, device: torch.device, rows: range | None = None) -> str:
+            return f"{self.name}:{rows}"
+
+        def describe(self, step: int, rows: range | None = None) -> str:
+            return self.name
+
+    turns, cpu = Turns([Numbered("a", 1), Numbered("b", 3)], seed=0), torch.device("cpu")
+    drawn = [turns.describe(step) for step in range(4000)]
+    assert drawn.count("b") / 4000 == pytest.approx(0.75, abs=4 * np.sqrt(0.75 * 0.25 / 4000))
+    for step in range(20):
+        assert turns.batch(step, cpu, range(2)) == [f"{drawn[step]}:range(0, 2)"]
 
 
 def test_windows_rich_in_events_are_trained_on_more_often(dataset: Dataset, config: TrainConfig) -> None:
@@ -280,7 +306,7 @@ def test_windows_rich_in_events_are_trained_on_more_often(dataset: Dataset, conf
 def test_mismatched_channels_are_refused(dataset: Dataset, config: TrainConfig) -> None:
     wrong = replace(config, tokenizer=TokenizerConfig(latent_channels=6))
     with pytest.raises(TrainingError, match="latent_channels"):
-        check_dataset(dataset, wrong)
+        check_corpus(wrong, Corpus([dataset]))
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

@@ -24,8 +24,9 @@ from worldsim.errors import DatasetError, FramesError, TrainingError
 from worldsim.training import OptimiserConfig, TrainConfig, dynamics_phase, read_metrics, train
 from worldsim.training import data as data_module
 from worldsim.training import learner as learner_module
+from worldsim.training.checks import check_same_data
 from worldsim.training.corpus import Corpus
-from worldsim.training.data import LatentSource, check_same_data
+from worldsim.training.data import LatentSource
 from worldsim.training.learner import Learner
 from worldsim.training.log import METRICS, Log
 from worldsim.training.run import open_run
