@@ -1,6 +1,6 @@
 """Action spaces: as plain data on disk, and as flat vectors for a network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ def space_to_dict(space: spaces.Space) -> dict[str, Any]:
         case spaces.Discrete():
             return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
         case spaces.MultiDiscrete():
-            return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "dtype": str(space.dtype)}
+            start = {"start": space.start.tolist()} if space.start.any() else {}
+            return {"type": "MultiDiscrete", "nvec": space.nvec.tolist(), "dtype": str(space.dtype)} | start
         case spaces.MultiBinary():
             return {"type": "MultiBinary", "n": list(space.shape)}
         case spaces.Box():
@@ -42,7 +43,7 @@ def space_from_dict(data: Mapping[str, Any]) -> spaces.Space:
         case "Discrete":
             return spaces.Discrete(data["n"], start=data["start"])
         case "MultiDiscrete":
-            return spaces.MultiDiscrete(data["nvec"], dtype=np.dtype(data["dtype"]).type)
+            return spaces.MultiDiscrete(data["nvec"], dtype=np.dtype(data["dtype"]).type, start=data.get("start"))
         case "MultiBinary":
             n = data["n"]
             return spaces.MultiBinary(n[0] if len(n) == 1 else n)
@@ -82,12 +83,18 @@ def action_vectors(space: spaces.Space, actions: Any, batch_ndim: int) -> np.nda
             raise _wrong(f"a mapping with the keys {sorted(space.spaces)}", got)
         return np.concatenate([action_vectors(s, actions[k], batch_ndim) for k, s in space.spaces.items()], axis=-1)
     if isinstance(space, spaces.Tuple):
-        if len(actions) != len(space.spaces):
-            raise _wrong(f"{len(space.spaces)} parts", len(actions))
+        parts_given = len(actions) if isinstance(actions, Sequence) or np.ndim(actions) else None
+        if parts_given != len(space.spaces):
+            raise _wrong(f"{len(space.spaces)} parts", type(actions).__name__ if parts_given is None else parts_given)
         parts = [action_vectors(s, a, batch_ndim) for s, a in zip(space.spaces, actions, strict=True)]
         return np.concatenate(parts, axis=-1)
-    values = np.asarray(actions)
-    if not np.issubdtype(values.dtype, np.number) and values.dtype != bool:
+    try:
+        values = np.asarray(actions)
+    except ValueError as error:
+        raise _wrong("as many numbers in each row", "rows of different lengths") from error
+    # A truth value where a number is due is a comparison that slipped in, not action 0 or 1.
+    truths = values.dtype == bool and isinstance(space, spaces.MultiBinary)
+    if values.dtype.kind not in "iuf" and not truths:
         raise _wrong(f"numbers of {space}", f"{values.dtype} values")
     shape = space.shape or ()
     if values.ndim != batch_ndim + len(shape) or values.shape[batch_ndim:] != shape:

@@ -23,7 +23,9 @@ def boxes(draw):
 
 LEAVES = st.one_of(
     st.builds(lambda n, start: spaces.Discrete(n, start=start), st.integers(1, 6), st.integers(-3, 3)),
-    st.builds(spaces.MultiDiscrete, st.lists(st.integers(1, 4), min_size=1, max_size=3)),
+    st.lists(st.tuples(st.integers(1, 4), st.integers(-3, 3)), min_size=1, max_size=3).map(
+        lambda parts: spaces.MultiDiscrete([n for n, _ in parts], start=[first for _, first in parts])
+    ),
     st.builds(spaces.MultiBinary, st.integers(1, 4)),
     boxes(),
 )
@@ -106,6 +108,13 @@ MIXED = spaces.Dict({"go": spaces.Discrete(2), "turn": BOX})
         (MIXED, {"go": np.array([0]), "turn": np.zeros((1, 2)), "fly": np.array([0])}),
         (MIXED, np.array([0])),
         (spaces.Tuple([spaces.Discrete(2)]), [np.array([0]), np.array([0])]),
+        (spaces.Tuple([spaces.Discrete(2)]), None),
+        (spaces.Tuple([spaces.Discrete(2)]), np.array(0)),
+        (spaces.Discrete(2), np.array([True])),
+        (spaces.MultiDiscrete([2, 3]), np.array([[True, False]])),
+        (BOX, np.array([[True, False]])),
+        (BOX, [[0.0, 0.0], [0.0]]),
+        (spaces.Discrete(2), np.array([1j])),
     ],
     ids=str,
 )
