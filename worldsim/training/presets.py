@@ -16,6 +16,7 @@ _NEXT_FRAME = DynamicsConfig(
     weight_floor=0.8,
     context_noise=0.2,
     feedback=0.0,
+    forecast_steps=1,
     drop_action=0.05,
     bidirectional=0.0,
     first_frames=0.1,
