@@ -74,15 +74,19 @@ class TextConfig(Config):
         max_tokens: Longest text, in words and punctuation marks.
         layers: Transformer layers over the words.
         slots: Tokens that the words are summarised into; what the frames attend to.
-        summary: Whether the words also say what the frames hold on the whole, which is soon learnt and shows what to
-            make of them.
+        summary: Numbers by which the words also say what the frames hold on the whole (`worldsim.training.summary`),
+            which is soon learnt and shows what to make of them; 0 for none.
     """
 
     buckets: int = 4096
     max_tokens: int = 64
     layers: int = 1
     slots: int = 8
-    summary: bool = False
+    summary: int = 0
+
+    def __post_init__(self) -> None:
+        if self.summary < 0:
+            raise ConfigError(expected="text.summary of at least 0", got=self.summary, remedy="Give a number.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ class VideoDiT(Entrance):
         d, heads = config.width, config.heads
         self.text = TextEncoder(config.text, d, heads) if config.text else None
         self.text_pool = nn.Linear(d, d) if config.text else None
-        self.text_summary = nn.Linear(d, config.latent_channels) if config.text and config.text.summary else None
+        self.text_summary = nn.Linear(d, config.text.summary) if config.text and config.text.summary else None
         shared = config.modulation == "shared"
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(d, HALVES * PARTS * d)) if shared else None
         self.blocks = nn.ModuleList(

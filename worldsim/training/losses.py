@@ -16,6 +16,7 @@ from worldsim.noise import clean_from_prediction, mix, source
 from worldsim.training.batches import LatentBatch, mean_over_windows
 from worldsim.training.config import DynamicsConfig
 from worldsim.training.draws import Draw, Source, divided
+from worldsim.training.summary import summary_error
 from worldsim.transformer import Clips, Conditions, Output, VideoDiT
 
 
@@ -162,22 +163,11 @@ def _first_frame_loss(
         levels = x.levels.reshape(batch.latents.shape[:2])
         loss, parts = _denoising_loss(guess.reshape_as(batch.latents), batch.latents, levels, config)
         if model.text_summary is not None and x.conditions.text is not None:
-            extra = _summary_error(model.text_summary(x.conditions.text.mean(dim=1)), batch.latents.flatten(0, 1))
+            extra = summary_error(model.text_summary(x.conditions.text.mean(dim=1)), batch.latents.flatten(0, 1))
             loss, parts = loss + config.summary_weight * extra, parts | {"summary": extra.detach()}
         found.append((loss, parts))
     loss, parts = mean_over_windows(found, groups)
     return loss, {f"first_{k}": v for k, v in parts.items()}
-
-
-def _summary_error(said: Tensor, clean: Tensor) -> Tensor:
-    """Squared error of what texts (B, C) say of the mean over places of their frames (B, C, h, w).
-
-    Denoising asks the words for little: by the time that a body can be seen in the noise, its colour can, and they are
-    learnt late. The mean, wherever things stand, follows from the words alone, and teaches their encoder within a
-    minute. It is taken times the root of the number of places: of unit variance, were these independent.
-    """
-    wanted = clean.float().mean(dim=(2, 3)) * (clean.shape[-2] * clean.shape[-1]) ** 0.5
-    return (said.float() - wanted).square().mean()
 
 
 def _lone_frames(model: VideoDiT, batch: LatentBatch, config: DynamicsConfig, draw: Draw) -> Clips:

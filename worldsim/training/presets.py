@@ -48,7 +48,7 @@ def _next_frame_world(data: Data, *, latent_channels: int, window: int, steps: i
             depth=6,
             heads=4,
             window=window,
-            text=TextConfig(summary=True),
+            text=TextConfig(summary=128),
             reward_bins=63,
             prediction="velocity",
             source="forecast",

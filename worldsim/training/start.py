@@ -83,12 +83,14 @@ def _take_over(model: VideoDiT, start: VideoDiT) -> None:
         anew.append("forecast.")
     if model.config.source != start.config.source:
         anew += ["unpatchify.", "expected."]
-    if model.text_summary is not None and start.text_summary is None:
-        anew += ["text.", "text_summary."]
+    if model.text_summary is not None:
+        said = 0 if start.config.text is None else start.config.text.summary
+        anew += ["text_summary."] if said != model.text_summary.out_features else []
+        anew += [] if said else ["text."]
     own, taken = model.state_dict(), start.state_dict()
     model.load_state_dict({k: own[k] if k.startswith(tuple(anew)) else taken[k] for k in own})
 
 
 def _text_taken(wanted: TextConfig | None, taken: TextConfig | None) -> TextConfig | None:
-    """The text encoder of a checkpoint to start from; whether it says summaries can be learned anew."""
+    """The text encoder of a checkpoint to start from; the summaries that it says can be learned anew."""
     return replace(taken, summary=wanted.summary) if wanted and taken else taken

@@ -76,12 +76,21 @@ def test_text_that_is_to_say_summaries_is_learned_anew(config: TrainConfig, tmp_
     first = train(config, out=tmp_path / "first", show_progress=False)
     slow = replace(config.optimiser, steps=1, rate=1e-9, warmup=0)
     assert config.model.text is not None
-    model = replace(config.model, text=replace(config.model.text, summary=True))
+    model = replace(config.model, text=replace(config.model.text, summary=4))
     second = train(replace(config, start=str(first), optimiser=slow, model=model), out=tmp_path / "second")
     old, new = load_checkpoint(first).model, load_checkpoint(second).model
     assert new.config == replace(old.config, text=model.text)
     assert not torch.allclose(new.state_dict()["text.embed.weight"], old.state_dict()["text.embed.weight"], atol=1e-6)
     torch.testing.assert_close(new.patchify.weight, old.patchify.weight, rtol=0, atol=1e-7)
+    # Words that say some already go on, and only how they say others is new.
+    model = replace(config.model, text=replace(config.model.text, summary=6))
+    third = train(replace(config, start=str(second), optimiser=slow, model=model), out=tmp_path / "third")
+    later = load_checkpoint(third).model
+    assert later.text_summary is not None
+    assert later.text_summary.out_features == 6
+    torch.testing.assert_close(
+        later.state_dict()["text.embed.weight"], new.state_dict()["text.embed.weight"], rtol=0, atol=1e-7
+    )
 
 
 def test_other_actions_are_refused(config: TrainConfig, tmp_path: Path) -> None:
