@@ -185,8 +185,9 @@ class TrainConfig(Config):
         compile: Whether to run the networks through torch.compile.
         device: Where to train; "auto" takes CUDA if there is one.
         start: A checkpoint (a shipped name or a directory) to start from: its tokenizer is kept as it is, and its
-            transformer, whatever shape `model` says, is where training begins; only where paths begin (`source`) and
-            how rewards are said (`reward_bins`) follow `model`. Empty for a new world.
+            transformer, whatever shape `model` says, is where training begins; only the forecast, where paths begin
+            (`source`), how rewards are said (`reward_bins`) and what texts say (`text.summary`) follow `model`. Empty
+            for a new world.
         start_with: What of it to take: "world" is both networks, "tokenizer" leaves the transformer to be trained anew,
             with the shape that `model` says.
         episodes: Train on so many of the dataset's episodes only, the first ones; 0 for all.

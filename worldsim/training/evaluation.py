@@ -75,7 +75,7 @@ class Evaluation:
             dreams = clips.dream(self._world(model))
             found[i] = dreams.numbers()
             if self.config.evaluation.videos:
-                name = f"step-{step:08d}.mp4" if i == min(self.clips) else f"step-{step:08d}-{i}.mp4"
+                name = f"step-{step:08d}.mp4" if i == 1 else f"step-{step:08d}-{i}.mp4"
                 dreams.write(self.run.path / "samples" / name, self.corpus.fps, self.config.evaluation.videos)
         numbers |= _over_datasets(found)
         self._keep_best(model, {"step": step, **numbers})
