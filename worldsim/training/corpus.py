@@ -148,8 +148,7 @@ class Mixture(Generic[Batch_co]):
 
     def __init__(self, sources: Sequence[Source[Batch_co]], batch_size: int, seed: int) -> None:
         self.sources, self.batch_size, self.seed = list(sources), batch_size, seed
-        windows = np.cumsum([s.num_windows for s in self.sources])
-        self._ends = windows / windows[-1]
+        self._ends = _ends(self.sources)
 
     def batch(self, step: int, device: torch.device, rows: range | None = None) -> list[Batch_co]:
         """The batch of update `step`, or some rows of it: one group for each source that has a share."""
@@ -182,8 +181,7 @@ class Turns(Generic[Batch_co]):
 
     def __init__(self, sources: Sequence[Source[Batch_co]], seed: int) -> None:
         self.sources, self.seed = list(sources), seed
-        windows = np.cumsum([s.num_windows for s in self.sources])
-        self._ends = windows / windows[-1]
+        self._ends = _ends(self.sources)
 
     def batch(self, step: int, device: torch.device, rows: range | None = None) -> list[Batch_co]:
         """The batch of update `step`, or some rows of it: one group."""
@@ -196,3 +194,9 @@ class Turns(Generic[Batch_co]):
     def _drawn(self, step: int) -> Source[Batch_co]:
         u = np.random.default_rng([self.seed, step]).random()
         return self.sources[int(np.searchsorted(self._ends[:-1], u, side="right"))]
+
+
+def _ends(sources: Sequence[Source[Batch_co]]) -> np.ndarray:
+    """Where each source's share of the unit interval ends, in proportion to its windows."""
+    windows = np.cumsum([s.num_windows for s in sources])
+    return windows / windows[-1]
